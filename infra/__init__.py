@@ -1,0 +1,1 @@
+"""Where it all runs: the command line, the outermost layer."""

@@ -1,0 +1,168 @@
+"""`vamoh evaluate`, `vamoh downscale` and `vamoh demo`: what a model is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli.options import (
+    JsonFlag,
+    Model,
+    OutputPath,
+    Overwrite,
+    RegionText,
+    Seed,
+    StorePath,
+    Time,
+    Units,
+    Variable,
+    examples,
+    parse_region,
+)
+
+Members = Annotated[int, typer.Option("--members", min=1, help="Of the ensemble.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        epilog=examples(
+            "vamoh evaluate models:/t2m@champion --store uk.zarr",
+            "vamoh evaluate models:/t2m@champion --store uk.zarr --factor 2 --json scores.json",
+        )
+    )(evaluate)
+    app.command(
+        epilog=examples(
+            "vamoh downscale models:/t2m@champion coarse.nc fine.nc --factor 4 --members 20",
+            "vamoh downscale models:/t2m@champion coarse.nc stations.nc --points stations.csv",
+        )
+    )(downscale)
+    app.command(epilog=examples("vamoh demo"))(demo)
+
+
+def evaluate(
+    model: Model,
+    store: StorePath,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    factor: Annotated[int | None, typer.Option("--factor", min=1, help="Finer than the coarse field.")] = None,
+    members: Members = 32,
+    seed: Seed = 0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON, - for stdout.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model against the truth, beside the baselines."""
+    from infra.cli.console import print_json, to_json
+    from pipelines.data.atomic import refuse_existing, written_beside
+
+    to_file = json is not None and str(json) != "-"
+    if json is not None and to_file:
+        refuse_existing(json, overwrite=overwrite)
+    from pipelines.products.evaluate import evaluate as evaluate_on
+
+    result = evaluate_on(model, store, split=split, factor=factor, members=members, seed=seed)
+    if json is not None and to_file:
+        with written_beside(json, overwrite=overwrite) as beside:
+            beside.write_text(to_json(result) + "\n")
+    elif json is not None:
+        print_json(result)
+        return
+    _print_scores(result)
+
+
+def downscale(
+    model: Model,
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="The coarse field: NetCDF, GRIB, Zarr, or a URL.")],
+    output: OutputPath,
+    factor: Annotated[int | None, typer.Option("--factor", min=1, help="So many times finer than the input.")] = None,
+    resolution: Annotated[float | None, typer.Option("--resolution", metavar="DEG", help="Degrees.")] = None,
+    like: Annotated[str | None, typer.Option("--like", metavar="FILE", help="Onto the grid of this file.")] = None,
+    points: Annotated[
+        str | None, typer.Option("--points", metavar="CSV", help="At a list with columns latitude, longitude.")
+    ] = None,
+    members: Members = 8,
+    region: RegionText = None,
+    seed: Seed = 0,
+    variable: Variable = "t2m",
+    units: Units = None,
+    time: Time = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a fine ensemble from a coarse field."""
+    targets = {"--factor": factor, "--resolution": resolution, "--like": like, "--points": points}
+    given = [name for name, value in targets.items() if value is not None]
+    if len(given) != 1:
+        came = " and ".join(given) if given else "none"
+        raise ValueError(f"say where the field is wanted with one of {', '.join(targets)}; got {came}")
+    box = parse_region(region)
+    from infra.cli.console import print_json, progress
+    from pipelines.data.atomic import refuse_existing
+
+    refuse_existing(output, overwrite=overwrite)
+    from pipelines.products.downscale import downscale_file
+
+    with progress("downscaling", "fields") as update:
+        summary = downscale_file(
+            model,
+            input,
+            str(output),
+            factor=factor,
+            resolution=resolution,
+            like=like,
+            points=points,
+            members=members,
+            region=box,
+            seed=seed,
+            variable=variable,
+            units=units,
+            time=time,
+            overwrite=overwrite,
+            progress=update,
+        )
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(summary)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the results go.")] = Path("demo"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Train on genuine ERA5, downscale it, score it and write a report: the whole way in a few minutes."""
+    from infra.cli.console import print_json
+    from pipelines.products.demo import run_demo
+
+    result = run_demo(output)
+    if as_json:
+        print_json(result)
+    else:
+        _print_scores(result)
+
+
+def _print_scores(result: dict[str, Any]) -> None:
+    """Print the systems' scores as a table, below what else is known."""
+    from infra.cli.console import number, print_table
+
+    scores = result["scores"]
+    _print_summary({key: value for key, value in result.items() if key != "scores"})
+    metrics = list(dict.fromkeys(metric for system in scores.values() for metric in system))
+    rows = [[name, *(number(system.get(metric, "")) for metric in metrics)] for name, system in scores.items()]
+    print_table(["", *metrics], rows)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """Print what is a single value, or a short list of them."""
+    from infra.cli.console import number, print_facts
+
+    rows = []
+    for key, value in summary.items():
+        if isinstance(value, list | tuple):
+            rows.append((key, ", ".join(number(item) for item in value)))
+        elif value is not None and not isinstance(value, dict):
+            rows.append((key, number(value)))
+    print_facts(rows)

@@ -1,0 +1,1 @@
+"""From raw data to a registered model and its products: data, training, products."""

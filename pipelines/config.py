@@ -1,0 +1,235 @@
+"""A training run as a typed object: YAML in, validated, unknown keys refused with the nearest valid name.
+
+The objects that are built from it take plain values, never the config itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vamoh.spec import ModelSpec
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+FROM_DATA = ("domain", "channels", "covariates", "context_scale")
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ContextConfig(Section):
+    """Where a downscaling model's coarse field comes from in training.
+
+    Attributes:
+        every: Every n-th point of the fine lattice from its first (the lattice that the user downscales from), or a
+            range [low, high] of factors, each with a random offset, for a model that takes any input grid.
+    """
+
+    every: Positive | tuple[Positive, Positive] = 4
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ContextConfig:
+        if isinstance(self.every, tuple) and self.every[0] > self.every[1]:
+            raise ValueError(f"a range of factors is [low, high], got {list(self.every)}")
+        return self
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """The smallest and the largest factor."""
+        return self.every if isinstance(self.every, tuple) else (self.every, self.every)
+
+
+class SplitConfig(Section):
+    """Which samples train, validate and test: contiguous in time, because neighbouring hours are nearly the same.
+
+    Attributes:
+        test: A fraction taken from the end, or a span such as "2019-03-24:2019-03-31" (both days included).
+        train: A span, or None for all that the others leave.
+        validation: The fraction of what is left to train on that is held out, in blocks spread over it.
+        blocks: How many such blocks.
+        gap_hours: Left out between the last training sample and the first test sample.
+    """
+
+    test: Fraction | str = 0.25
+    train: str | None = None
+    validation: Fraction = 0.12
+    blocks: Positive = 3
+    gap_hours: Annotated[float, Field(ge=0)] = 24.0
+
+
+class TrainingConfig(Section):
+    """How a model is trained.
+
+    Attributes:
+        epochs: Passes over the training samples.
+        batch_size: Functions a step, over all workers.
+        points: Points of each function a step; 0 for all of them.
+        learning_rate: Of encoders, hypernetworks, gates and prior.
+        local_rate, grid_rate: Of the local read-out's networks, and of the feature grids.
+        weight_decay, grid_decay: Decoupled, of everything but the feature grids, and of these.
+        schedule: "cosine" (after the warm-up, down to nothing) or "constant".
+        warmup: Steps.
+        clip: Largest gradient norm.
+        kl_samples: Latents for the KL.
+        beta: Weight of the KL of z.
+        predictive: Share of E_{p(z | context)}[log p(Y | X, z)] beside the bound (0 is the bound alone).
+        flow_from, gate_from: Epochs from which the prior's flow and the gate's prior are learned; before, p(z) is
+            N(0, I) and p(c) uniform (the paper's two-stage schedule).
+        average: Decay of the moving average of the weights that is evaluated and kept.
+        validate_every: Epochs between validations (and checkpoints).
+        patience: Validations without improvement after which training stops; 0 never stops.
+        members: Members of a validation ensemble.
+        buffer: Chunks held in memory to shuffle over.
+        prefetch: Batches made ahead.
+        threads: Torch threads of a worker; 0 for as many as the worker has CPUs.
+    """
+
+    epochs: Positive = 100
+    batch_size: Positive = 32
+    points: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Rate = 1e-3
+    local_rate: Rate = 1e-2
+    grid_rate: Rate = 2e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    grid_decay: Annotated[float, Field(ge=0)] = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 50
+    clip: Rate = 10.0
+    kl_samples: Positive = 1
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    predictive: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flow_from: Annotated[int, Field(ge=0)] = 0
+    gate_from: Annotated[int, Field(ge=0)] = 0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    validate_every: Positive = 10
+    patience: Annotated[int, Field(ge=0)] = 0
+    members: Positive = 8
+    buffer: Positive = 4
+    prefetch: Positive = 4
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(Section):
+    """Everything that determines a run, given a store.
+
+    Attributes:
+        description: What the preset is for, in a sentence.
+        seed: Of the initial parameters, of every order and of every draw.
+        context: The coarse field, or None for the classic model.
+        split, model, training: See there.
+    """
+
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    context: ContextConfig | None = None
+    split: SplitConfig = SplitConfig()
+    model: ModelSpec = ModelSpec()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if (self.context is None) != (self.model.local is None):
+            raise ValueError("`context` and `model.local` come together: both for downscaling, neither for the classic model")
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name this config's content."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    folder = resources.files("pipelines") / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
+    """A preset by its name, or a YAML file by its path, with `a.b=value` overrides.
+
+    Raises:
+        ValueError: If there is no such preset or file, a key is unknown (the nearest valid one is named) or a value
+            is out of range.
+    """
+    path = Path(source)
+    if source in presets():
+        text = (resources.files("pipelines") / "presets" / f"{source}.yaml").read_text()
+    elif path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no config file {source}: give a preset ({', '.join(presets())}) or a YAML file")
+        text = path.read_text()
+    else:
+        hint = _nearest(source, presets())
+        raise ValueError(f"there is no preset {source!r}{hint}: presets are {', '.join(presets())}; or give a YAML file")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source} must hold keys and values, got {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    return parse_config(tree, source)
+
+
+def parse_config(tree: Mapping[str, Any], source: str = "the config") -> Config:
+    """Validate a mapping; errors name the key, what was expected and what came, one clear line."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("tuple["))
+        if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+            key, parent = first["loc"][-1], first["loc"][:-1]
+            hint = _nearest(str(key), _keys_at(parent))
+            raise ValueError(f"{source}: unknown key {place!r}{hint}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        came = "" if first["type"] == "value_error" else f", got {json.dumps(first['input'], default=str)}"
+        raise ValueError(f"{source}: {place + ': ' if place else ''}{message}{came}") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value` to a nested mapping."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set expects key=value such as context.every=4, got {override!r}")
+    *parents, last = key.split(".")
+    branch = tree
+    for parent in parents:
+        if branch.get(parent) is None:
+            branch[parent] = {}
+        branch = branch[parent]
+        if not isinstance(branch, dict):
+            raise ValueError(f"--set {override}: {parent!r} is a value, it has no keys")
+    branch[last] = yaml.safe_load(text)
+
+
+def _keys_at(place: tuple[int | str, ...]) -> list[str]:
+    """Valid keys at a place of the schema."""
+    schema = Config.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in (None, *place):
+        if part is not None:
+            node = node.get("properties", {}).get(part, {})
+        for option in (node, *node.get("anyOf", [])):
+            if "$ref" in option:
+                node = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
+    return list(node.get("properties", {}))
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f", did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,154 @@
+"""Scores of a model on held-out hours, beside the baselines that a user could have had instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from pipelines.data.sphere import Lattice
+from pipelines.data.store import Store, open_store
+from pipelines.products import baselines, skill
+from pipelines.products.downscale import Downscaler, on_target
+from pipelines.products.targets import Target
+from pipelines.training.loop import read_samples
+from pipelines.training.plan import Plan, split_of
+from pipelines.training.registry import load_model
+
+SYSTEM = "vamoh"
+Scores = dict[str, dict[str, float]]
+
+
+def evaluate(
+    model: str,
+    store: str,
+    *,
+    split: str = "test",
+    factor: int | None = None,
+    members: int = 32,
+    seed: int = 0,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """Score a model on a part of a store.
+
+    A downscaling model is given every `factor`-th point and asked for the store's grid; a classic model reconstructs
+    whole fields. Baselines that learn are fitted on the hours that the model saw (training and validation).
+
+    Args:
+        model: MODEL, as everywhere.
+        store: A canonical store.
+        split: "train", "validation", "test" or "all". Of a store other than the training one, "test" is every sample
+            outside the span that the model was trained on.
+        factor: Of the coarse field; the model's own by default.
+        members: Of the ensemble. Its CRPS is that of M equal steps, which is a little above the distribution's.
+        seed: Of the members.
+        reference: The training store, where `store` is another one: the baselines learn from it.
+
+    Returns:
+        `scores` (area weighted), `scores_unweighted` (every grid point alike), and what they are of.
+
+    Raises:
+        ValueError: If the split is empty, or the store's grid is too small for the factor.
+    """
+    checkpoint, network, origin = load_model(model)
+    opened, plan = open_store(store), checkpoint.plan
+    chosen = _samples(opened, plan, split)
+    truth = opened.field.isel(time=chosen).load()
+    about = {
+        **origin,
+        "store": opened.path,
+        "fingerprint": opened.fingerprint,
+        "split": split,
+        "samples": len(chosen),
+        "from": str(truth["time"].values[0]),
+        "to": str(truth["time"].values[-1]),
+        "units": opened.units,
+    }
+    if network.local is None:
+        forecasts = {SYSTEM: _reconstructed(network, plan, opened, chosen, seed)}
+        forecasts["training mean"] = _training_mean(opened, plan, truth)
+        return about | {"task": "reconstruction"} | _scored(forecasts, truth)
+    factors = plan.config.context.factors if plan.config.context is not None else (4, 4)
+    factor = factor or round(sum(factors) / 2)
+    if min(truth.shape[1:]) <= factor:
+        raise ValueError(f"every {factor}th point of a {truth.shape[1]} x {truth.shape[2]} grid is no grid: use a smaller --factor")
+    coarse = truth[:, ::factor, ::factor]
+    teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
+    forecasts = {SYSTEM: members_of(teller, coarse, truth, members=members, seed=seed)}
+    latitude, longitude = truth["latitude"].values, truth["longitude"].values
+    forecasts["bilinear"] = baselines.bilinear(coarse, latitude, longitude)
+    forecasts["bicubic"] = baselines.bicubic(coarse, latitude, longitude)
+    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
+    if learned is not None:
+        for name, baseline in (("mean residual", baselines.MeanResidual()), ("local ridge", baselines.LocalRidge())):
+            forecasts[name] = baseline.fit(learned, learned[:, ::factor, ::factor]).predict(coarse)
+    about |= {"task": "downscaling", "factor": factor, "members": members, "seed": seed}
+    if learned is None:
+        about["note"] = "baselines that learn are left out: give the training store as reference"
+    return about | _scored(forecasts, truth)
+
+
+def members_of(teller: Downscaler, coarse: xr.DataArray, truth: xr.DataArray, *, members: int, seed: int) -> xr.DataArray:
+    """Members [realization, time, latitude, longitude] on the grid of `truth`."""
+    target = Target(latitude=truth["latitude"].values, longitude=truth["longitude"].values)
+    return on_target(teller, coarse, target, members=members, seed=seed)[str(coarse.name)].compute()
+
+
+def _scored(forecasts: dict[str, xr.DataArray | xr.Dataset], truth: xr.DataArray) -> dict[str, Scores]:
+    """Scores of every system, area weighted and not."""
+    tables: dict[str, Scores] = {}
+    for key, weighted in (("scores", True), ("scores_unweighted", False)):
+        table: Scores = {}
+        for name, forecast in forecasts.items():
+            if isinstance(forecast, xr.Dataset):
+                table[name] = skill.gaussian_scores(forecast["mean"], forecast["std"], truth, weighted=weighted)
+            elif "realization" in forecast.dims:
+                table[name] = skill.ensemble_scores(forecast, truth, weighted=weighted)
+            else:
+                table[name] = skill.point_scores(forecast, truth, weighted=weighted)
+        tables[key] = table
+    return tables
+
+
+def _samples(opened: Store, plan: Plan, split: str) -> np.ndarray:
+    """Positions of a split in the training store, or in another one."""
+    times = opened.field["time"].values
+    if split == "all":
+        return np.arange(len(times))
+    if opened.fingerprint == plan.fingerprint:
+        return split_of(plan.config, opened).named(split)
+    if split != "test":
+        raise ValueError(f"{opened.path!r} is not the store that the model was trained on: it has no {split} split, use all")
+    seen = opened.field["time"].sel(time=slice(plan.trained_from, plan.trained_to)).values
+    chosen = np.flatnonzero(~np.isin(times, seen))
+    if not len(chosen):
+        raise ValueError(f"every sample of {opened.path!r} lies in the span that the model was trained on: use --split all")
+    return chosen
+
+
+def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
+    """What the model learned from and was chosen by, if this is its store and the grid is the one that is scored."""
+    if opened.fingerprint != plan.fingerprint:
+        return None
+    split = split_of(plan.config, opened)
+    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))
+    same = all(np.array_equal(learned[axis].values, truth[axis].values) for axis in ("latitude", "longitude"))
+    return learned.load() if same else None
+
+
+def _reconstructed(network: Any, plan: Plan, opened: Store, chosen: np.ndarray, seed: int) -> xr.DataArray:  # noqa: ANN401
+    """A classic model's mean of each field, given the field."""
+    lattice, parts = Lattice.of(opened.field), []
+    for part in read_samples(opened, chosen):
+        batch, _ = plan.framing.training(part.fields, part.times, lattice, np.random.default_rng(seed))
+        with torch.no_grad():
+            mean = network.complete(batch, batch, torch.zeros(len(part.fields), plan.spec.latent)).mean
+        parts.append(plan.scaling.to_kelvin(mean[..., 0]).reshape(part.fields.shape))
+    return opened.field.isel(time=chosen).copy(data=np.concatenate(parts))
+
+
+def _training_mean(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray:
+    mean = opened.field.isel(time=split_of(plan.config, opened).train).mean("time").load()
+    return mean.broadcast_like(truth).transpose(*truth.dims)

@@ -1,0 +1,189 @@
+"""Checkpoints: a folder of safetensors and JSON that needs no outside file, written beside and renamed. Never pickle.
+
+    checkpoint.json         the plan (config, spec, scaling, lattice, data fingerprint), progress, metrics, versions
+    model.safetensors       the weights that are used (their moving average)
+    state.safetensors       only where training may go on: the raw weights and the optimiser's moments
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipelines.config import parse_config
+from pipelines.data.atomic import written_beside
+from pipelines.data.batches import Scaling
+from pipelines.data.normalize import Statistics
+from pipelines.data.sphere import Lattice
+from pipelines.training.plan import Plan
+from vamoh import VAMoH
+from vamoh.random_field import RandomField
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a folder holds beside the weights.
+
+    Attributes:
+        plan: The run.
+        epoch: Epochs completed.
+        metrics: Of the last validation.
+        random_field: The spatial law of members, once it is fitted.
+        versions: Of the libraries that wrote it.
+        best: The best validation so far (its CRPS), for a resumed run.
+    """
+
+    plan: Plan
+    epoch: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    random_field: RandomField | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    best: float | None = None
+
+
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    weights: VAMoH,
+    *,
+    training: tuple[VAMoH, torch.optim.Optimizer] | None = None,
+) -> None:
+    """Write a checkpoint; the folder holds the old one or the new one, never a part.
+
+    Args:
+        folder: Where; replaced if it is there.
+        checkpoint: The description.
+        weights: The model whose weights are used.
+        training: The raw model and its optimiser, where training may go on.
+    """
+    with written_beside(folder, overwrite=True) as beside:
+        beside.mkdir()
+        save_file(_tensors(weights), beside / "model.safetensors")
+        if training is not None:
+            model, optimizer = training
+            save_file({f"weights.{k}": v for k, v in _tensors(model).items()} | _moments(optimizer), beside / "state.safetensors")
+        (beside / "checkpoint.json").write_text(json.dumps(_describe(checkpoint, weights), indent=1))
+        for path in beside.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
+    """Read a checkpoint: its description, and its model ready to be used.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it is damaged, or of another format.
+    """
+    described = folder / "checkpoint.json"
+    if not described.is_file():
+        raise FileNotFoundError(f"{folder} holds no checkpoint: expected a folder with checkpoint.json and model.safetensors")
+    try:
+        tree = json.loads(described.read_text())
+        if tree.get("format") != FORMAT:
+            raise ValueError(f"it has format {tree.get('format')}, this program reads {FORMAT}")
+        checkpoint, vertices = _read(tree)
+        model = VAMoH(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
+        raise ValueError(f"the checkpoint {folder} cannot be read: {_first_line(error)}") from error
+    return checkpoint, model.eval()
+
+
+def load_training(folder: Path, model: VAMoH, optimizer: torch.optim.Optimizer) -> None:
+    """Put the raw weights and the optimiser's moments back, in place.
+
+    Raises:
+        ValueError: If the checkpoint was written for use, not for going on.
+    """
+    path = folder / "state.safetensors"
+    if not path.is_file():
+        raise ValueError(f"the checkpoint {folder} holds no training state: resume from a run's `last` checkpoint")
+    tensors = load_file(path)
+    model.load_state_dict({key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")})
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for key, value in tensors.items():
+        if key.startswith("moments."):
+            _, place, name = key.split(".")
+            state["state"].setdefault(int(place), {})[name] = value
+    optimizer.load_state_dict(state)
+
+
+def _tensors(model: VAMoH) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for place, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            tensors[f"moments.{place}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return tensors
+
+
+def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
+    plan = checkpoint.plan
+    grids = () if model.local is None else tuple(len(table) for table in model.local.grids.tables)
+    return {
+        "format": FORMAT,
+        "config": plan.config.model_dump(mode="json"),
+        "spec": asdict(plan.spec),
+        "vertices": grids,
+        "scaling": asdict(plan.scaling),
+        "statistics": plan.statistics.to_json(),
+        "latitude": plan.lattice.latitude.tolist(),
+        "longitude": plan.lattice.longitude.tolist(),
+        "variable": plan.variable,
+        "fingerprint": plan.fingerprint,
+        "trained_from": plan.trained_from,
+        "trained_to": plan.trained_to,
+        "epoch": checkpoint.epoch,
+        "metrics": checkpoint.metrics,
+        "best": checkpoint.best,
+        "random_field": None if checkpoint.random_field is None else asdict(checkpoint.random_field),
+        "versions": checkpoint.versions,
+    }
+
+
+def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
+    # The spec is read through the config's own model section, so that it is validated the same way.
+    spec = parse_config(tree["config"] | {"model": tree["spec"]}, "its spec").model
+    plan = Plan(
+        config=parse_config(tree["config"], "its config"),
+        spec=spec,
+        scaling=Scaling(**tree["scaling"]),
+        statistics=Statistics.from_json(tree["statistics"]),
+        lattice=Lattice(latitude=np.asarray(tree["latitude"]), longitude=np.asarray(tree["longitude"])),
+        variable=tree["variable"],
+        fingerprint=tree["fingerprint"],
+        trained_from=tree["trained_from"],
+        trained_to=tree["trained_to"],
+    )
+    law = tree["random_field"]
+    if law is not None:
+        law = RandomField(**{k: tuple(v) if isinstance(v, list) else v for k, v in law.items()})
+    checkpoint = Checkpoint(
+        plan=plan,
+        epoch=tree["epoch"],
+        metrics=tree["metrics"],
+        random_field=law,
+        versions=tree["versions"],
+        best=tree["best"],
+    )
+    return checkpoint, tuple(tree["vertices"]) or None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

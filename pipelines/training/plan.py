@@ -1,0 +1,174 @@
+"""What a config and a store determine together, before anything is trained: the plan of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.config import Config
+from pipelines.data.batches import Framing, Scaling
+from pipelines.data.normalize import Statistics, statistics
+from pipelines.data.sphere import NUM_SUN_COVARIATES, Lattice
+from pipelines.data.split import Split, split_samples
+from pipelines.data.store import Store
+from vamoh import ModelSpec, VAMoH
+
+SAMPLED_FIELDS = 64
+BOUNDED = ("bernoulli", "continuous_bernoulli", "discretised_logistic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, resolved against its data; plain values that a checkpoint can keep.
+
+    Attributes:
+        config: As given.
+        spec: The model's shape, with what the data determine filled in.
+        scaling: To the model's units.
+        statistics: Of the training samples, in kelvin.
+        lattice: Of the store.
+        variable: Name of the values.
+        fingerprint: Of the store's content.
+        trained_from, trained_to: First and last training or validation time, ISO text.
+    """
+
+    config: Config
+    spec: ModelSpec
+    scaling: Scaling
+    statistics: Statistics
+    lattice: Lattice
+    variable: str
+    fingerprint: str
+    trained_from: str
+    trained_to: str
+
+    @property
+    def framing(self) -> Framing:
+        """How this run's fields become batches."""
+        return Framing(
+            scaling=self.scaling,
+            factors=None if self.config.context is None else self.config.context.factors,
+            points=self.config.training.points,
+            bounded=self.spec.likelihood in BOUNDED,
+        )
+
+    def new_model(self) -> VAMoH:
+        """The model at its start."""
+        support = None if self.spec.local is None else support_points(self.lattice)
+        return VAMoH(self.spec, support=support, seed=self.config.seed)
+
+
+def split_of(config: Config, store: Store) -> Split:
+    """The samples of `store` that train, validate and test under `config`."""
+    section = config.split
+    return split_samples(
+        store.field[store.field.dims[0]].values,
+        test=section.test,
+        train=section.train,
+        validation=section.validation,
+        blocks=section.blocks,
+        gap_hours=section.gap_hours,
+    )
+
+
+def make_plan(config: Config, store: Store) -> Plan:
+    """Resolve a config against a store.
+
+    Raises:
+        ValueError: If the store's kind, grid or length does not suit the config.
+    """
+    if store.domain != "sphere":
+        raise ValueError(f"training needs a store of climate fields on the sphere, {store.path!r} is of the {store.domain}")
+    lattice, split = Lattice.of(store.field), split_of(config, store)
+    if len(split.train) < config.training.batch_size:
+        raise ValueError(
+            f"a batch of {config.training.batch_size} needs as many training samples, {store.path!r} has "
+            f"{len(split.train)}: lower training.batch_size"
+        )
+    known = np.sort(np.concatenate([split.train, split.validation]))
+    times = store.field[store.field.dims[0]].values[known]
+    numbers = statistics(store.field.isel({store.field.dims[0]: split.train}))
+    spec, scaling = replace(config.model, domain=store.domain), None
+    if config.context is not None and spec.local is not None:
+        factors = config.context.factors
+        if min(lattice.shape) <= factors[1]:
+            raise ValueError(f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: lower context.every")
+        residual = _residual_std(store, split, lattice, factors)
+        scaling = Scaling(offset=numbers.mean, scale=residual)
+        spec = replace(
+            spec,
+            covariates=NUM_SUN_COVARIATES,
+            context_scale=numbers.std / residual,
+            local=replace(
+                spec.local,
+                spacing=lattice.spacing_rad,
+                resolutions=_resolutions(lattice, spec.local.levels, spec.local.finest),
+            ),
+        )
+    elif spec.likelihood in BOUNDED:
+        scaling = Scaling(offset=numbers.minimum, scale=numbers.maximum - numbers.minimum)
+    else:
+        scaling = Scaling(offset=numbers.mean, scale=numbers.std)
+    if not scaling.scale > 0:
+        raise ValueError(f"the training samples of {store.path!r} do not vary: there is nothing to learn")
+    return Plan(
+        config=config,
+        spec=spec,
+        scaling=scaling,
+        statistics=numbers,
+        lattice=lattice,
+        variable=store.variable,
+        fingerprint=store.fingerprint,
+        trained_from=_stamp(times[0]),
+        trained_to=_stamp(times[-1]),
+    )
+
+
+def support_points(lattice: Lattice) -> torch.Tensor:
+    """The lattice with the midpoints between its points, [n, 3]: where feature grids must exist."""
+    longitude = lattice.longitude
+    if lattice.periodic:
+        longitude = np.append(longitude, longitude[0] + 360.0)
+    fine = Lattice(latitude=_midpoints(lattice.latitude), longitude=_midpoints(longitude))
+    return torch.from_numpy(fine.coords.astype(np.float32))
+
+
+def _midpoints(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.interp(np.arange(2 * len(axis) - 1) / 2, np.arange(len(axis)), axis)
+
+
+def _resolutions(lattice: Lattice, levels: int, finest: float) -> tuple[int, ...]:
+    """Cells along a cube's edge for each level: the finest follows the grid, each other is half as fine."""
+    cells = (np.pi / 2) / (lattice.spacing_rad * finest)
+    return tuple(max(1, round(cells / 2**level)) for level in reversed(range(levels)))
+
+
+def _residual_std(store: Store, split: Split, lattice: Lattice, factors: tuple[int, int]) -> float:
+    """Standard deviation of truth minus interpolated context, kelvin, over a sample of the training fields."""
+    factor = round((factors[0] + factors[1]) / 2)
+    coarse = lattice.every(factor)
+    total, weight = 0.0, 0.0
+    for field in _some_fields(store, split):
+        known = field[::factor, ::factor].reshape(1, -1)
+        if not np.isfinite(known).any():
+            continue
+        squares = (field.ravel() - coarse.interpolate(known, *lattice.points)[0]) ** 2
+        seen = np.isfinite(squares)
+        total += float((squares * lattice.area)[seen].sum())
+        weight += float(lattice.area[seen].sum())
+    return float(np.sqrt(total / weight)) if weight else 0.0
+
+
+def _some_fields(store: Store, split: Split) -> Iterator[NDArray[Any]]:
+    places = np.linspace(0, len(split.train) - 1, min(SAMPLED_FIELDS, len(split.train))).round().astype(int)
+    for place in split.train[places]:
+        yield store.field.isel({store.field.dims[0]: int(place)}).values.astype(np.float64)
+
+
+def _stamp(time: Any) -> str:  # noqa: ANN401 - datetime64 or cftime
+    return str(np.datetime_as_string(time, unit="s")) if isinstance(time, np.datetime64) else time.isoformat()

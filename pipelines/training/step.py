@@ -1,0 +1,187 @@
+"""One training step and one evaluation step; no Ray, no files.
+
+A step is a function of (seed, step): the points, the coarsening and the noise are drawn for the global batch and each
+worker takes its share, so that any number of workers computes the same gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.config import TrainingConfig
+from pipelines.data.batches import Framing
+from pipelines.data.sphere import Lattice
+from pipelines.data.stream import Samples
+from vamoh import FunctionBatch, VAMoH
+from vamoh.likelihoods import Mixture
+
+Terms = dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The loss as a module's forward, which is what distributed data parallelism wraps.
+
+    Args:
+        model: What is trained.
+        config: Weights of the loss's parts.
+        num_samples: Functions that there are to learn from: priors weigh less the more there are.
+    """
+
+    def __init__(self, model: VAMoH, config: TrainingConfig, num_samples: int) -> None:
+        super().__init__()
+        self.model, self.config, self.num_samples = model, config, num_samples
+
+    def forward(self, batch: FunctionBatch, noise: Tensor, num_total: int, epoch: int) -> tuple[Tensor, Terms]:
+        """The loss, nats a point, and its terms as means over the batch."""
+        config = self.config
+        terms = self.model.elbo(
+            batch,
+            noise=noise,
+            num_total=num_total,
+            predictive=config.predictive > 0,
+            learn_prior=epoch >= config.flow_from,
+            learn_gate=epoch >= config.gate_from,
+        )
+        bound = terms.reconstruction - terms.kl_c - config.beta * terms.kl_z
+        if terms.predictive is not None:
+            bound = (1 - config.predictive) * bound + config.predictive * terms.predictive
+        local = self.model.spec.local
+        penalty = 0.0 if local is None else local.penalty / self.num_samples * terms.kernel_penalty
+        loss = (penalty - bound).mean() / num_total
+        parts = {
+            "elbo": terms.elbo,
+            "reconstruction": terms.reconstruction,
+            "kl_z": terms.kl_z,
+            "kl_c": terms.kl_c,
+            "kernel_penalty": terms.kernel_penalty,
+        }
+        if terms.predictive is not None:
+            parts["predictive"] = terms.predictive
+        return loss, {name: part.detach().mean() for name, part in parts.items()} | {"loss": loss.detach()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of every global batch is this worker's."""
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+
+def draw(
+    samples: Samples, framing: Framing, lattice: Lattice, share: Share, *, seed: int, step: int, latent: int, num: int
+) -> tuple[FunctionBatch, Tensor, int]:
+    """A worker's part of a step: its batch, its noise [num, b, Z], and the points of whole functions."""
+    batch, num_total = framing.training(samples.fields, samples.times, lattice, np.random.default_rng((seed, step)))
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
+    noise = torch.randn(num, share.batch_size, latent, generator=generator)
+    return batch, noise[:, share.rank :: share.world_size], num_total
+
+
+def make_optimizer(model: VAMoH, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with a rate and a decay for feature grids, for the local read-out's networks, and for the rest."""
+    grids, local, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        (grids if ".tables." in name else local if name.startswith("local.") else rest).append(parameter)
+    groups = [
+        {"params": rest, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+        {"params": local, "lr": config.local_rate, "weight_decay": 0.0},
+        {"params": grids, "lr": config.grid_rate, "weight_decay": config.grid_decay},
+    ]
+    groups = [group | {"initial_lr": group["lr"]} for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int, steps: int) -> float:
+    """Set the learning rates for a step, a function of the step alone; returns the first group's."""
+    share = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "cosine":
+        share *= 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * share
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def take_step(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
+    """Differentiate, clip and update; refuses a loss that is not finite before anything is changed.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the loss is not finite: lower the learning rates, or look for faulty values in the store")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
+@torch.no_grad()
+def update_average(average: VAMoH, model: VAMoH, decay: float, step: int) -> None:
+    """Move the averaged weights towards the model's; the decay is shorter at first, so that the start is forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def ensemble_crps(members: Tensor, truth: Tensor) -> Tensor:
+    """CRPS of an ensemble [M, ...] as a distribution of M equal steps; the same shape as `truth`."""
+    count = len(members)
+    ordered = members.sort(dim=0).values
+    rank = torch.arange(count, dtype=members.dtype).view(-1, *[1] * truth.ndim)
+    return (members - truth).abs().mean(dim=0) - (ordered * (2 * rank + 1 - count)).sum(dim=0) / count**2
+
+
+@torch.no_grad()
+def predict(model: VAMoH, batch: FunctionBatch, noise: Tensor) -> Mixture:
+    """What the model says of the fields of `batch`: given their context, or (classic) given themselves."""
+    if batch.context is not None:
+        return model.sample(noise, batch)
+    return model.complete(batch, batch, noise)
+
+
+@torch.no_grad()
+def validate(
+    model: VAMoH,
+    samples: Iterable[Samples],
+    framing: Framing,
+    lattice: Lattice,
+    *,
+    members: int,
+    seed: int,
+) -> Tensor:
+    """Sums over validation fields, to be added over workers.
+
+    Returns:
+        [4] float64: squared error, CRPS (both in kelvin), log score (nats in model units), and the weight of each;
+        area weighted. The ensemble is the distribution's quantiles at (i + 1/2) / M for one latent a field.
+    """
+    framing = Framing(scaling=framing.scaling, factors=framing.factors, points=0, bounded=framing.bounded)
+    area = torch.from_numpy(lattice.area).float()
+    sums = torch.zeros(4, dtype=torch.float64)
+    for number, part in enumerate(samples):
+        batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
+        assert batch.values is not None
+        generator = torch.Generator().manual_seed(seed + number)
+        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
+        mixture = predict(model, batch, noise)
+        levels = (torch.arange(members) + 0.5) / members
+        ensemble = torch.stack([mixture.quantile(torch.full_like(batch.values, float(level))) for level in levels])
+        weight = area * batch.mask
+        error = (mixture.mean - batch.values)[..., 0] ** 2 * framing.scaling.scale**2
+        crps = ensemble_crps(ensemble, batch.values)[..., 0] * framing.scaling.scale
+        sums += torch.stack([(part * weight).sum() for part in (error, crps, mixture.log_prob(batch.values))] + [weight.expand(len(error), -1).sum()]).double()
+    return sums
+
+
+def validation_metrics(sums: Tensor) -> dict[str, float]:
+    """RMSE and CRPS in kelvin and the mean log score from the sums of `validate`."""
+    error, crps, score, weight = sums.tolist()
+    weight = max(weight, 1e-12)
+    return {"validation_rmse": math.sqrt(error / weight), "validation_crps": crps / weight, "validation_log_score": score / weight}

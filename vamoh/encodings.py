@@ -1,0 +1,144 @@
+"""Where a point is, as features: random Fourier features (the paper's), and multiresolution feature grids (learned).
+
+Feature grids are learned tables on lattices of growing resolution, interpolated multilinearly: a place's own features.
+On the sphere the lattice is the equiangular cubed sphere, whose faces share their edge vertices, so that longitude has
+no seam and the poles are places like any other. Only vertices near the training points (the support) exist; elsewhere
+the features are zero, which says "nothing was learned here".
+
+Source: Tancik et al. 2020 (Fourier features); Mueller et al. 2022 (multiresolution grids); Ronchi et al. 1996 (cubed
+    sphere).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vamoh.precision import full_precision
+
+
+class FourierFeatures(nn.Module):
+    """gamma(x) = [cos(2 pi B x), sin(2 pi B x)], B fixed and Gaussian.
+
+    Args:
+        num_axes: D.
+        num_frequencies: Rows of B; twice as many features come out.
+        std: Standard deviation of the entries of B (2.0 in the paper).
+        generator: Draws B.
+
+    Source: paper, Section 3; 128 frequencies, std 2.0.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, num_axes: int, num_frequencies: int, std: float, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(num_frequencies, num_axes, generator=generator) * std)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the encoding."""
+        return 2 * self.frequencies.shape[0]
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """[..., D] -> [..., num_features], within [-1, 1]."""
+        with full_precision(coords):
+            phase = 2 * math.pi * coords @ self.frequencies.T
+        return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+def cubed_sphere_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """The four vertices of the cubed-sphere cell around each point, with bilinear weights.
+
+    Args:
+        coords: [N, 3], unit vectors (any length will do: only the direction is read).
+        resolution: Cells along an edge of the cube, R; a cell is 90/R degrees wide at a face's centre.
+
+    Returns:
+        vertices [N, 4] int64, an integer that names a vertex of the cube's surface, the same from every face that
+        touches it; weights [N, 4], non-negative, summing to one, continuous everywhere.
+    """
+    axis = coords.abs().argmax(dim=-1)
+    other = torch.stack([(axis + 1) % 3, (axis + 2) % 3], dim=-1)
+    major = coords.gather(-1, axis[:, None])
+    angle = torch.atan(coords.gather(-1, other) / major.abs())
+    position = ((angle * (4 / math.pi) + 1) * (resolution / 2)).clamp(0, resolution)
+    low = position.floor().clamp(max=resolution - 1)
+    fraction, low = position - low, low.long()
+
+    vertices, weights = [], []
+    for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        place = torch.zeros_like(coords, dtype=torch.int64)
+        place.scatter_(-1, axis[:, None], (major > 0).long() * resolution)
+        place.scatter_(-1, other, low + torch.tensor(step, device=coords.device))
+        vertices.append((place[:, 0] * (resolution + 1) + place[:, 1]) * (resolution + 1) + place[:, 2])
+        weights.append(torch.where(torch.tensor(step, device=coords.device) == 1, fraction, 1 - fraction).prod(dim=-1))
+    return torch.stack(vertices, dim=-1), torch.stack(weights, dim=-1)
+
+
+def box_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """The 2^D vertices of the cell of [-1, 1]^D around each point, with multilinear weights (see cubed_sphere_cells)."""
+    num_axes = coords.shape[-1]
+    position = ((coords + 1) * (resolution / 2)).clamp(0, resolution)
+    low = position.floor().clamp(max=resolution - 1)
+    fraction, low = position - low, low.long()
+    steps = torch.cartesian_prod(*[torch.arange(2, device=coords.device)] * num_axes).view(-1, num_axes)
+    place = low[:, None] + steps
+    weights = torch.where(steps == 1, fraction[:, None], 1 - fraction[:, None]).prod(dim=-1)
+    strides = (resolution + 1) ** torch.arange(num_axes, device=coords.device)
+    return (place * strides).sum(dim=-1), weights
+
+
+CELLS = {"sphere": cubed_sphere_cells, "cube": box_cells, "plane": box_cells}
+
+
+class FeatureGrids(nn.Module):
+    """Learned tables at several resolutions, summed: features(x) = sum_level interpolate(table_level, x).
+
+    The sum (rather than the concatenation of Mueller et al.) makes the grids a multiresolution decomposition of one
+    field of `num_features` values: weight decay then prefers to explain what it can at the coarse levels.
+
+    Args:
+        domain: "sphere", "cube" or "plane": which lattice.
+        resolutions: Cells along an edge, a level each.
+        num_features: Width of the output.
+        num_vertices: Vertices of each level that exist; `vertices_near` finds them.
+    """
+
+    def __init__(
+        self, domain: str, resolutions: Sequence[int], num_features: int, num_vertices: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.domain, self.resolutions, self.num_features = domain, tuple(resolutions), num_features
+        self.tables = nn.ParameterList([nn.Parameter(torch.zeros(n, num_features)) for n in num_vertices])
+        for level, count in enumerate(num_vertices):
+            self.register_buffer(f"vertices_{level}", torch.zeros(count, dtype=torch.int64))
+
+    @classmethod
+    def around(cls, domain: str, resolutions: Sequence[int], num_features: int, support: Tensor) -> FeatureGrids:
+        """Grids whose vertices are those of the cells that hold the points `support` [n, D]."""
+        vertices = [vertices_near(domain, resolution, support) for resolution in resolutions]
+        grids = cls(domain, resolutions, num_features, [len(v) for v in vertices])
+        for level, names in enumerate(vertices):
+            getattr(grids, f"vertices_{level}").copy_(names)
+        return grids
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """[..., D] -> [..., num_features]."""
+        flat = coords.reshape(-1, coords.shape[-1])
+        total = flat.new_zeros(len(flat), self.num_features)
+        for level, (resolution, table) in enumerate(zip(self.resolutions, self.tables, strict=True)):
+            names: Tensor = getattr(self, f"vertices_{level}")
+            wanted, weights = CELLS[self.domain](flat, resolution)
+            row = torch.searchsorted(names, wanted).clamp(max=len(names) - 1)
+            weights = weights * (names[row] == wanted)
+            total = total + nn.functional.embedding_bag(row, table, per_sample_weights=weights, mode="sum")
+        return total.view(*coords.shape[:-1], self.num_features)
+
+
+def vertices_near(domain: str, resolution: int, support: Tensor) -> Tensor:
+    """The names, sorted, of the vertices of all cells that hold a point of `support` [n, D]."""
+    return torch.unique(CELLS[domain](support, resolution)[0])

@@ -1,0 +1,119 @@
+"""What a place reads from the coarse field around it, and what was learned about the place itself.
+
+    readout_i(x) = sum_j w_ij(x) (C_j - interp(C)(x)),
+    w_ij(x) = decay(dist_j) sum_r phi_ir(x) WeightNet_r(offset_j),
+
+a PointConv over the J nearest context points whose kernel depends on where it is, through feature grids phi: a coast or
+a slope has its own. Differences from the interpolated value make it blind to a shift in temperature. The decay is the
+square root of an inverse penalty that grows with distance, so that an L2 penalty on sum_r phi_ir WeightNet_r is a ridge
+that trusts near points more. Kernels end smoothly at the J-th neighbour, so that a read-out is continuous in x.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vamoh.batch import FunctionBatch
+from vamoh.encodings import FeatureGrids
+from vamoh.neighbours import Neighbours, nearest
+from vamoh.pointconv import mlp
+from vamoh.precision import at_least_float32
+from vamoh.spec import LocalSpec, ModelSpec
+
+CELL = 0.76  # mean distance to the four nearest points of a square lattice, in cells
+
+
+class LocalTerms(NamedTuple):
+    """What the place contributes.
+
+    Attributes:
+        readout: [B, N, C], added to every component's mean.
+        offset: [1, N, K, outputs], added to the generators' outputs.
+        features: [B, N, Q C + G], for the generators and the gate.
+        penalty: Scalar, sum of squares of a kernel before its decay, averaged over the points.
+    """
+
+    readout: Tensor
+    offset: Tensor
+    features: Tensor
+    penalty: Tensor
+
+
+class LocalReadout(nn.Module):
+    """Context and place -> LocalTerms.
+
+    The components share one read-out, which has a kernel of its own at every place; the Q read-outs that the generators
+    see have kernels that are the same everywhere.
+
+    Args:
+        spec: The model's.
+        outputs: Outputs of a generator.
+        grids: Feature grids of `LocalReadout.width(spec, outputs)` features.
+        generator: Draws the kernels that are the same everywhere.
+    """
+
+    def __init__(self, spec: ModelSpec, outputs: int, grids: FeatureGrids, *, generator: torch.Generator) -> None:
+        super().__init__()
+        assert spec.local is not None
+        self.spec: LocalSpec = spec.local
+        self.components, self.channels, self.outputs = spec.components, spec.channels, outputs
+        self.weight_net = mlp([spec.num_axes + 1, *self.spec.kernel_widths, self.spec.kernels], 0.1)
+        self.shared = nn.Parameter(
+            torch.randn(self.spec.features * self.channels, self.spec.kernels, generator=generator) * 0.1
+        )
+        self.everywhere = nn.Parameter(torch.zeros(self.width(spec, outputs)))
+        self.grids = grids
+        if outputs > spec.channels and spec.components > 1:  # components start apart, or they would stay equal
+            with torch.no_grad():
+                offset = self.everywhere[self.channels * self.spec.kernels :][: spec.components * outputs]
+                start = torch.linspace(-0.5, 0.5, spec.components)[:, None]
+                offset.view(spec.components, outputs)[:, spec.channels :] += start
+
+    @staticmethod
+    def width(spec: ModelSpec, outputs: int) -> int:
+        """Features that the grids must have."""
+        assert spec.local is not None
+        return spec.channels * spec.local.kernels + spec.components * outputs + spec.local.location_features
+
+    def forward(self, query: FunctionBatch) -> LocalTerms:
+        """Read the context of `query` at its points."""
+        context, base = query.context, query.base
+        assert context is not None and base is not None and context.values is not None
+        if query.coords.shape[0] > 1 or context.coords.shape[0] > 1:
+            raise ValueError("a context is read at one set of points for the whole batch: coords must be [1, N, D]")
+        coords = query.coords[0]
+        near = nearest(coords, context.coords[0], self.spec.neighbours)
+        kernels, offset, location = (self.grids(coords) + self.everywhere).split(
+            [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features], dim=-1
+        )
+        basis, decay = self._basis(near)  # [N, J, R], [N, J]
+        raw = kernels.view(len(coords), self.channels, -1) @ basis.transpose(1, 2)  # [N, C, J]
+        shared = (self.shared @ basis.transpose(1, 2)).unflatten(1, (-1, self.channels))  # [N, Q, C, J]
+        weights = torch.cat([raw[:, None], shared], dim=1) * decay[:, None, None]  # [N, 1 + Q, C, J]
+        seen = context.mask[:, near.index]  # [B or 1, N, J]
+        read = []
+        for channel in range(self.channels):
+            difference = context.values[:, :, channel][:, near.index] - base[:, :, channel, None]
+            difference = torch.where(seen, difference, 0.0)  # [B, N, J]
+            read.append((weights[:, :, channel] @ difference.permute(1, 2, 0)).permute(2, 0, 1))  # [B, N, 1 + Q]
+        everything = torch.stack(read, dim=-1)  # [B, N, 1 + Q, C]
+        features = everything[:, :, 1:].flatten(2)
+        return LocalTerms(
+            readout=everything[:, :, 0],
+            offset=offset.view(1, len(coords), self.components, self.outputs),
+            features=torch.cat([features, location.expand(len(features), -1, -1)], dim=-1),
+            penalty=(at_least_float32(raw) ** 2).sum(dim=(1, 2)).mean(),
+        )
+
+    def _basis(self, near: Neighbours) -> tuple[Tensor, Tensor]:
+        """What kernels are made of [N, J, R], and the decay [N, J] that they are multiplied with."""
+        cell = near.distance[:, :4].mean(dim=-1, keepdim=True).clamp_min(1e-9) / CELL  # [N, 1]
+        distance = near.distance / cell
+        coarseness = torch.log(cell / self.spec.spacing)[:, None].expand(-1, near.index.shape[1], -1)
+        basis = self.weight_net(torch.cat([near.offset / cell[..., None], coarseness], dim=-1))
+        edge = ((1 - distance / distance[:, -1:].clamp_min(1e-9)) / 0.15).clamp(0, 1)
+        decay = torch.exp(-distance / (2 * self.spec.reach)) / (distance + 0.3)
+        return basis / self.spec.kernels**0.5, decay * edge * edge * (3 - 2 * edge)

@@ -1,0 +1,129 @@
+"""ModelSpec: everything that determines the shape of a model, as plain values. A checkpoint keeps one.
+
+What a user chooses stands in a preset; what the data determine (domain, channels, covariates, the resolutions of the
+feature grids, scales) is filled in when training starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vamoh.likelihoods import LikelihoodName
+
+DomainName = Literal["sphere", "cube", "plane"]
+STRICT: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """A PointConv set encoder.
+
+    Attributes:
+        centres: Points of each layer, finest first.
+        channels: Features of each layer.
+        neighbours: Points that each centre gathers, a layer each.
+        kernel_widths: Layers of WeightNet.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    centres: tuple[int, ...] = (1024, 256, 64, 32, 16)
+    channels: tuple[int, ...] = (32, 64, 256, 512, 32)
+    neighbours: tuple[int, ...] = (9, 9, 9, 9, 9)
+    kernel_widths: tuple[int, ...] = (16, 16, 16, 16)
+
+    def __post_init__(self) -> None:
+        if not len(self.centres) == len(self.channels) == len(self.neighbours) > 0:
+            raise ValueError(
+                "an encoder needs as many centres as channels and neighbours, at least one of each, got "
+                f"{len(self.centres)}, {len(self.channels)} and {len(self.neighbours)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSpec:
+    """The local read-out of a context, and the learned location beside it.
+
+    Attributes:
+        neighbours: Nearest context points that a place reads, J.
+        kernels: WeightNet's outputs, R: how many shapes a local kernel is a combination of.
+        kernel_widths: WeightNet's hidden layers.
+        features: Read-outs that feed the generators and the gate, Q.
+        location_features: Learned location features that feed them, G.
+        reach: Distance, in context cells, over which the kernel's penalty grows by e.
+        penalty: Strength of the kernel's penalty, as a ridge's: in samples, so that it weighs less the more there are.
+        levels: Levels of the feature grids, each twice as fine as the one before.
+        finest: Cell of the finest level in units of the training grid's spacing.
+        resolutions: Cells along an edge of the cube, a level each. From the data.
+        spacing: The training grid's spacing in radians (sphere) or coordinate units. From the data.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    neighbours: int = 25
+    kernels: int = 24
+    kernel_widths: tuple[int, ...] = (32, 32)
+    features: int = 8
+    location_features: int = 8
+    reach: float = 0.7
+    penalty: float = 50.0
+    levels: int = 5
+    finest: float = 0.7
+    resolutions: tuple[int, ...] = ()
+    spacing: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The shape of a VAMoH.
+
+    Attributes:
+        latent: Z. components: K. flow_depth: L, 0 for a Gaussian prior.
+        fourier_frequencies, fourier_std: Random Fourier features shared by encoder, generators and gates.
+        encoder: The encoder of q(z | X, Y).
+        hypernetwork: Hidden widths of each hypernetwork.
+        generator: Hidden widths of each generator.
+        gating: Hidden widths of the gating networks.
+        component_posterior: q(c | x, y, z) by a "network" (the paper's), or "exact" (Bayes' rule: a tighter bound).
+        compat: The public code's choices where they are choices (bounded gates).
+        likelihood: Family of the components.
+        local: The local read-out; None for the classic model, which has no context.
+        context_encoder: The encoder of p(z | context); None for the classic model.
+        domain, channels, covariates, context_scale: From the data. context_scale is the spread of a context's values
+            in model units.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    latent: int = 32
+    components: int = 3
+    flow_depth: int = 10
+    fourier_frequencies: int = 128
+    fourier_std: float = 2.0
+    encoder: EncoderSpec = field(default_factory=EncoderSpec)
+    hypernetwork: tuple[int, ...] = (256, 512)
+    generator: tuple[int, ...] = (64, 64, 64)
+    gating: tuple[int, ...] = (32, 32)
+    component_posterior: Literal["network", "exact"] = "network"
+    compat: bool = False
+    likelihood: LikelihoodName = "normal"
+    local: LocalSpec | None = None
+    context_encoder: EncoderSpec | None = None
+    domain: DomainName = "sphere"
+    channels: int = 1
+    covariates: int = 0
+    context_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.local is None) != (self.context_encoder is None):
+            raise ValueError("`local` and `context_encoder` come together: a model either has a context or has none")
+        if self.local is not None and self.likelihood != "normal":
+            raise ValueError(f"a context is added to the mean of a normal likelihood, got {self.likelihood!r}")
+        for name in ("latent", "components", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.flow_depth < 0:
+            raise ValueError(f"flow_depth must be 0 (a Gaussian prior) or more, got {self.flow_depth}")
+
+    @property
+    def num_axes(self) -> int:
+        """D."""
+        return {"sphere": 3, "cube": 3, "plane": 2}[self.domain]
