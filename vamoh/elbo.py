@@ -22,14 +22,15 @@ class ElboTerms:
         kl_z: KL(q(z | X, Y) || p(z)).
         kl_c: sum_d KL(q(c_d) || p(c_d)), rescaled likewise.
         predictive: E_{p(z | context)}[log p(Y | X, z)], or None where it was not asked for.
-        kernel_penalty: minus the log prior of the local kernels (up to a constant); zero for the classic model.
+        local_penalty: minus the log prior of the local terms up to a constant, summed over the points and given in samples:
+            to be divided by the number of functions that there are to learn from. Zero for the classic model.
     """
 
     reconstruction: Tensor
     kl_z: Tensor
     kl_c: Tensor
     predictive: Tensor | None
-    kernel_penalty: Tensor
+    local_penalty: Tensor
 
     @property
     def elbo(self) -> Tensor:

@@ -80,7 +80,7 @@ def cubed_sphere_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]
 
 
 def box_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """The 2^D vertices of the cell of [-1, 1]^D around each point, with multilinear weights (see cubed_sphere_cells)."""
+    """The 2^D vertices of the cell of [-1, 1]^D around each point, with multilinear weights; see cubed_sphere_cells."""
     num_axes = coords.shape[-1]
     position = ((coords + 1) * (resolution / 2)).clamp(0, resolution)
     low = position.floor().clamp(max=resolution - 1)

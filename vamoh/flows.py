@@ -2,9 +2,10 @@
 
     z = f_L o ... o f_1(e),   f_l(z) = z + u_l h(w_l . z + b_l),   h = LeakyReLU,   e ~ N(mean, diag(scale^2))
 
-Each layer is inverted in closed form: h is linear on either side of its kink and u is kept at u . w > -1 + FLOOR, so the
-sign of the pre-activation survives the layer, and its inverse stretches nothing by more than 1 / FLOOR. All inverse layers together are one matrix product and a recursion of scalars,
-because w_l . z_l = w_l . z_L - sum_{m > l} (w_l . u_m) h_m.
+Each layer is inverted in closed form: h is linear on either side of its kink and u is kept at u . w > -1 + FLOOR, so
+the sign of the pre-activation survives the layer, and its inverse stretches nothing along w by more than 1 / FLOOR. All
+inverse layers together are one matrix product and a recursion of scalars, because
+w_l . z_l = w_l . z_L - sum_{m > l} (w_l . u_m) h_m.
 
 Source: Rezende and Mohamed, "Variational Inference with Normalizing Flows", ICML 2015; paper, Section 4.2.
 """
@@ -39,7 +40,7 @@ class PlanarFlow(nn.Module):
         self.bias = nn.Parameter(torch.zeros(depth))
 
     def _invertible_shift(self) -> tuple[Tensor, Tensor]:
-        """u [L, Z], and u . w [L] = (1 - FLOOR) (softplus(s) - 1) > -1 + FLOOR with s so that a zero shift stays zero."""
+        """u [L, Z], and u . w [L] = (1 - FLOOR) (softplus(s) - 1), with s so that a zero shift stays zero."""
         direction, shift = self.direction, self.shift
         dot = (direction * shift).sum(dim=-1)
         wanted = (1 - FLOOR) * (nn.functional.softplus(dot + math.log(math.e - 1)) - 1)

@@ -33,7 +33,7 @@ class LocalTerms(NamedTuple):
         readout: [B, N, C], added to every component's mean.
         offset: [1, N, K, outputs], added to the generators' outputs.
         features: [B, N, Q C + G], for the generators and the gate.
-        penalty: Scalar, sum of squares of a kernel before its decay, averaged over the points.
+        penalty: Scalar, minus the log prior of a point's kernel and scales up to a constant, in samples' worth.
     """
 
     readout: Tensor
@@ -86,9 +86,9 @@ class LocalReadout(nn.Module):
             raise ValueError("a context is read at one set of points for the whole batch: coords must be [1, N, D]")
         coords = query.coords[0]
         near = nearest(coords, context.coords[0], self.spec.neighbours)
-        kernels, offset, location = (self.grids(coords) + self.everywhere).split(
-            [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features], dim=-1
-        )
+        parts = [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features]
+        learned = self.grids(coords)  # what this place has of its own
+        kernels, offset, location = (learned + self.everywhere).split(parts, dim=-1)
         basis, decay = self._basis(near)  # [N, J, R], [N, J]
         raw = kernels.view(len(coords), self.channels, -1) @ basis.transpose(1, 2)  # [N, C, J]
         shared = (self.shared @ basis.transpose(1, 2)).unflatten(1, (-1, self.channels))  # [N, Q, C, J]
@@ -105,8 +105,14 @@ class LocalReadout(nn.Module):
             readout=everything[:, :, 0],
             offset=offset.view(1, len(coords), self.components, self.outputs),
             features=torch.cat([features, location.expand(len(features), -1, -1)], dim=-1),
-            penalty=(at_least_float32(raw) ** 2).sum(dim=(1, 2)).mean(),
+            penalty=self._penalty(raw, learned.split(parts, dim=-1)[1]),
         )
+
+    def _penalty(self, raw: Tensor, offset: Tensor) -> Tensor:
+        """Squares of the kernel before its decay, and of what the place adds to each component's log scale."""
+        scales = at_least_float32(offset).unflatten(-1, (self.components, self.outputs))[..., self.channels :]
+        kernels = (at_least_float32(raw) ** 2).sum(dim=(1, 2)).mean()
+        return self.spec.penalty * kernels + self.spec.scale_penalty * (scales**2).sum(dim=(1, 2)).mean()
 
     def _basis(self, near: Neighbours) -> tuple[Tensor, Tensor]:
         """What kernels are made of [N, J, R], and the decay [N, J] that they are multiplied with."""

@@ -212,7 +212,7 @@ class VAMoH(nn.Module):
                 latent they keep their expectation.
             kl_samples: Latents for KL(q(z) || p(z)), the first shared with the likelihood.
             predictive: Also estimate E_{p(z | context)}[log p(Y | X, z)].
-            noise: [kl_samples + 1, B, Z], standard normal, instead of draws from `generator`; the last is for the prior.
+            noise: [kl_samples + 1, B, Z], standard normal, instead of draws from `generator`; the last is the prior's.
             learn_prior: False takes N(0, I) for the prior, the first stage of the paper's schedule.
             learn_gate: False takes a uniform prior of the components, likewise.
 
@@ -253,10 +253,13 @@ class VAMoH(nn.Module):
             mixture = self._decode(self.prior.transform(noise[-1], given), batch, features, local)
             log_likelihood = mixture.log_prob(batch.values)
             ahead = torch.where(batch.mask, log_likelihood, 0.0).sum(dim=-1) * rescale
+        penalty = torch.zeros_like(kl_c)
+        if local is not None:
+            penalty = penalty + local.penalty * used * rescale
         return ElboTerms(
             reconstruction=reconstruction,
             kl_z=kl_z.mean(dim=0),
             kl_c=kl_c,
             predictive=ahead,
-            kernel_penalty=torch.zeros_like(kl_c) if local is None else (local.penalty * used * rescale).expand_as(kl_c),
+            local_penalty=penalty,
         )

@@ -12,7 +12,8 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ CACHE_BYTES = 256 * 2**20
 T = TypeVar("T", bound="Tensor | Neighbours")
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True)
+class Neighbours:
     """The J nearest points of a set for each of N queries, nearest first.
 
     Attributes:
@@ -105,7 +107,7 @@ def _remember(key: tuple[object, ...], tensors: tuple[Tensor, ...], build: Calla
 
 
 def _num_bytes(plan: Tensor | Neighbours) -> int:
-    return plan.nbytes if isinstance(plan, Tensor) else sum(part.nbytes for part in plan)
+    return plan.nbytes if isinstance(plan, Tensor) else plan.index.nbytes + plan.offset.nbytes + plan.distance.nbytes
 
 
 def _digest(tensor: Tensor) -> bytes:

@@ -1,6 +1,6 @@
 """Where half precision ends: coordinates, the flow and the bound are computed in float32 or wider under any autocast.
 
-bfloat16 has eight bits: a quarter of a degree is lost in a coordinate, and whole nats in a sum over thousands of points.
+bfloat16 has eight bits: a quarter of a degree is lost in a coordinate, and whole nats in a sum over many points.
 """
 
 from __future__ import annotations

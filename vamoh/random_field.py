@@ -1,10 +1,10 @@
 """Gaussian random fields over coordinates and time: the u_m(x, t) that makes a member of an ensemble one function.
 
-    g(x, t) = sum_f sqrt(w_f / F) [(a_f cos v_f t + b_f sin v_f t) cos k_f.x + (c_f cos v_f t + d_f sin v_f t) sin k_f.x]
+    g(x, t) = sum_f sqrt(w_f / F) (a_f(t) cos k_f.x + c_f(t) sin k_f.x),   a_f(t) = a_f cos v_f t + b_f sin v_f t,
 
-with fixed random frequencies (k_f, v_f) and Gaussian amplitudes: exactly Gaussian of variance one at every place and time,
-defined everywhere, with the covariance sum_s w_s exp(-|x - x'|^2 / 2 l_s^2) exp(-(t - t')^2 / 2 tau^2) up to sampling of
-the frequencies. On the sphere |x - x'| is the chord, so there is no seam and no pole.
+with fixed random frequencies (k_f, v_f) and Gaussian amplitudes: exactly Gaussian of variance one at every place and
+time, defined everywhere, with the covariance sum_s w_s exp(-|x - x'|^2 / 2 l_s^2) exp(-(t - t')^2 / 2 tau^2) up to
+sampling of the frequencies. On the sphere |x - x'| is the chord, so there is no seam and no pole.
 
 Source: Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", NeurIPS 2007.
 """

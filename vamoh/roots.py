@@ -1,7 +1,7 @@
 """Roots of increasing functions, many at once, each inside its own bracket.
 
-Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, bisection where they do not.
-It needs no derivative, never leaves the bracket, and crosses flat stretches as fast as bisection does.
+Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, else bisection. It needs no
+derivative, never leaves the bracket, and crosses flat stretches as fast as bisection does.
 
 Source: Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
     using derivatives", Advances in Engineering Software 28 (1997).

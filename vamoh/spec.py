@@ -52,6 +52,7 @@ class LocalSpec:
         location_features: Learned location features that feed them, G.
         reach: Distance, in context cells, over which the kernel's penalty grows by e.
         penalty: Strength of the kernel's penalty, as a ridge's: in samples, so that it weighs less the more there are.
+        scale_penalty: Likewise, of how far a place's log scales may go from those of the whole region.
         levels: Levels of the feature grids, each twice as fine as the one before.
         finest: Cell of the finest level in units of the training grid's spacing.
         resolutions: Cells along an edge of the cube, a level each. From the data.
@@ -65,7 +66,8 @@ class LocalSpec:
     features: int = 8
     location_features: int = 8
     reach: float = 0.7
-    penalty: float = 50.0
+    penalty: float = 2.0
+    scale_penalty: float = 20.0
     levels: int = 5
     finest: float = 0.7
     resolutions: tuple[int, ...] = ()
@@ -120,6 +122,8 @@ class ModelSpec:
         for name in ("latent", "components", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.gating:
+            raise ValueError("gating needs at least one hidden width, got none")
         if self.flow_depth < 0:
             raise ValueError(f"flow_depth must be 0 (a Gaussian prior) or more, got {self.flow_depth}")
 

@@ -87,6 +87,19 @@ def number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def brief(value: object) -> str:
+    """Write a value, a list or a mapping of values on one line.
+
+    >>> brief({"rmse": 0.30561, "split": "test"}), brief([-10.0, 50.0]), brief(None)
+    ('rmse 0.3056, split test', '-10, 50', '')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {number(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(number, value))
+    return "" if value is None else number(value)
+
+
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Update]:
     """Show how far a command is: a bar with rate and time left on a terminal, now and then a line elsewhere."""
@@ -154,12 +167,13 @@ class _PlainProgress:
     def __init__(self, what: str, unit: str) -> None:
         self._what, self._unit = what, unit
         self._begun = self._said = time.monotonic()
+        self._ended = False
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if done < total and now - self._said < _PLAIN_SECONDS:
+        if now - self._said < _PLAIN_SECONDS and (done < total or self._ended):
             return
-        self._said = now
+        self._said, self._ended = now, done >= total
         rate = done / max(now - self._begun, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
         words = f"; {note}" if note else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,12 +31,12 @@ def list_(as_json: JsonFlag = False) -> None:
             str(row["version"]),
             ", ".join(row["aliases"]),
             _date(row["created"]),
-            ", ".join(f"{metric} {number(value)}" for metric, value in row["scores"].items()),
             str(row["run_id"]),
+            *(number(row["scores"].get(f"validation_{metric}", "")) for metric in ("rmse", "crps")),
         ]
         for row in found
     ]
-    print_table(["model", "version", "aliases", "created (UTC)", "scores", "run id"], rows, num_texts=6)
+    print_table(["model", "version", "aliases", "created (UTC)", "run id", "rmse", "crps"], rows, num_texts=5)
 
 
 @app.command(epilog=examples("vamoh models show t2m", "vamoh models show models:/t2m@champion"))
@@ -45,14 +45,14 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show where a model came from, its data and its scores."""
-    from infra.cli.console import print_facts, print_json
+    from infra.cli.console import brief, print_facts, print_json
     from pipelines.training.registry import show_model
 
     found = show_model(model)
     if as_json:
         print_json(found)
     else:
-        print_facts([(key.replace("_", " "), _text(value)) for key, value in found.items() if value is not None])
+        print_facts([(key.replace("_", " "), brief(value)) for key, value in found.items() if value is not None])
 
 
 def _date(milliseconds: int) -> str:
@@ -62,11 +62,3 @@ def _date(milliseconds: int) -> str:
     '2019-03-08 00:00'
     """
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - a value of a JSON object
-    from infra.cli.console import number
-
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {number(item)}" for key, item in value.items())
-    return ", ".join(map(number, value)) if isinstance(value, list) else number(value)

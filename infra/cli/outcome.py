@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -19,7 +19,6 @@ DONE, BUG, MISTAKE = 0, 1, 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 _OURS = r"(vamoh|pipelines|tuning|infra)\b"
-_NOISY_LOGGERS = ("alembic", "mlflow", "ray", "distributed", "fsspec", "cfgrib", "matplotlib", "urllib3")
 # Read by these libraries when they are imported, which is after this.
 _QUIET_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -41,19 +40,18 @@ def outcome_of(command: Callable[[], object], *, debug: bool) -> int:
     """
     if not debug:
         _quieten()
-    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _received_signals() as received:
+        return _outcome(command, received, debug=debug)
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        # Whatever cleans up after Ctrl-C does so after SIGTERM too.
-        terminated.set()
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+def _outcome(command: Callable[[], object], received: Callable[[], bytes], *, debug: bool) -> int:
+    """Run a command; `received` gives the numbers of the signals that came meanwhile."""
     try:
         code = command()
         sys.stdout.flush()
         if code == INTERRUPTED:
-            return _stopped(TERMINATED if terminated.is_set() else INTERRUPTED)
+            return _stopped(received())
         return code if isinstance(code, int) else DONE
     except typer.TyperException as error:
         return _fail(_usage(error), MISTAKE, debug)
@@ -64,18 +62,52 @@ def outcome_of(command: Callable[[], object], *, debug: bool) -> int:
     except (ValueError, OSError) as error:
         return _fail(_sentence(error), MISTAKE, debug)
     except SystemExit as stop:
-        # Ray replaces our handler of SIGTERM by one that exits with the signal's number.
-        if stop.code in (TERMINATED, int(signal.SIGTERM)):
-            return _stopped(TERMINATED)
+        # Ray replaces the handlers of both signals by its own, which leave by this way with a code of their own.
+        numbers = received()
+        if numbers:
+            code = _stopped(numbers)
+            if code == TERMINATED:
+                # Ray aborts at exit after a SIGTERM; to end by the signal itself says the truth to our parent.
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return code
         return stop.code if isinstance(stop.code, int) else BUG
     except Exception as error:  # the border of the program: whatever it is, it ends in one line
         hint = "" if debug else "; run it again with --debug and report what it prints"
         return _fail(f"this is a bug in vamoh: {type(error).__name__}: {_sentence(error)}{hint}", BUG, debug)
 
 
-def _stopped(code: int) -> int:
-    _say(f"{'interrupted' if code == INTERRUPTED else 'terminated'}, nothing half-written was kept")
-    return code
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let whatever cleans up after Ctrl-C do so after SIGTERM too."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _received_signals() -> Iterator[Callable[[], bytes]]:
+    """Note the number of every signal that comes, whoever handles it."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    numbers = bytearray()
+
+    def received() -> bytes:
+        with suppress(BlockingIOError):
+            numbers.extend(os.read(reader, 4096))
+        return bytes(number for number in numbers if number in (signal.SIGINT, signal.SIGTERM))
+
+    try:
+        yield received
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _stopped(numbers: bytes) -> int:
+    terminated = signal.SIGTERM in numbers
+    _say(f"{'terminated' if terminated else 'interrupted'}, nothing half-written was kept")
+    return TERMINATED if terminated else INTERRUPTED
 
 
 def _fail(sentence: str, code: int, debug: bool) -> int:
@@ -113,8 +145,8 @@ def _quieten() -> None:
     """Keep what libraries say to themselves; warnings of our own are for the user."""
     for name, value in _QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for logger in _NOISY_LOGGERS:
-        logging.getLogger(logger).setLevel(logging.ERROR)
+    # Ray and MLflow set the levels of their loggers themselves, at any time; this stands above them.
+    logging.disable(logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module=_OURS)

@@ -22,6 +22,8 @@ from infra.cli.options import (
     parse_region,
 )
 
+_TABLES = {"scores": "area-weighted", "scores_unweighted": "unweighted"}
+
 Members = Annotated[int, typer.Option("--members", min=1, help="Of the ensemble.")]
 
 
@@ -45,10 +47,16 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     model: Model,
     store: StorePath,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="train, validation, test or all.")] = "test",
     factor: Annotated[int | None, typer.Option("--factor", min=1, help="Finer than the coarse field.")] = None,
     members: Members = 32,
     seed: Seed = 0,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", metavar="STORE", help="The training store, if STORE is another; baselines learn there."
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON, - for stdout.")
     ] = None,
@@ -63,7 +71,7 @@ def evaluate(
         refuse_existing(json, overwrite=overwrite)
     from pipelines.products.evaluate import evaluate as evaluate_on
 
-    result = evaluate_on(model, store, split=split, factor=factor, members=members, seed=seed)
+    result = evaluate_on(model, store, split=split, factor=factor, members=members, seed=seed, reference=reference)
     if json is not None and to_file:
         with written_beside(json, overwrite=overwrite) as beside:
             beside.write_text(to_json(result) + "\n")
@@ -105,7 +113,7 @@ def downscale(
     refuse_existing(output, overwrite=overwrite)
     from pipelines.products.downscale import downscale_file
 
-    with progress("downscaling", "fields") as update:
+    with progress("downscaling", "blocks") as update:
         summary = downscale_file(
             model,
             input,
@@ -135,9 +143,11 @@ def demo(
 ) -> None:
     """Train on genuine ERA5, downscale it, score it and write a report: the whole way in a few minutes."""
     from infra.cli.console import print_json
+    from infra.cli.training import Reporter
     from pipelines.products.demo import run_demo
 
-    result = run_demo(output)
+    with Reporter() as reporter:
+        result = run_demo(output, say=reporter.say, progress=reporter)
     if as_json:
         print_json(result)
     else:
@@ -145,24 +155,22 @@ def demo(
 
 
 def _print_scores(result: dict[str, Any]) -> None:
-    """Print the systems' scores as a table, below what else is known."""
+    """Print the systems' scores as tables, below what else is known."""
     from infra.cli.console import number, print_table
 
-    scores = result["scores"]
-    _print_summary({key: value for key, value in result.items() if key != "scores"})
-    metrics = list(dict.fromkeys(metric for system in scores.values() for metric in system))
-    rows = [[name, *(number(system.get(metric, "")) for metric in metrics)] for name, system in scores.items()]
-    print_table(["", *metrics], rows)
+    _print_summary(result)
+    for key, weighting in _TABLES.items():
+        systems = result.get(key, {})
+        metrics = list(dict.fromkeys(metric for scores in systems.values() for metric in scores))
+        rows = [[name, *(number(scores.get(metric, "")) for metric in metrics)] for name, scores in systems.items()]
+        if rows:
+            typer.echo()
+            print_table([weighting, *metrics], rows)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    """Print what is a single value, or a short list of them."""
-    from infra.cli.console import number, print_facts
+    """Print what a command says of its result, without the tables in it."""
+    from infra.cli.console import brief, print_facts
 
-    rows = []
-    for key, value in summary.items():
-        if isinstance(value, list | tuple):
-            rows.append((key, ", ".join(number(item) for item in value)))
-        elif value is not None and not isinstance(value, dict):
-            rows.append((key, number(value)))
-    print_facts(rows)
+    texts = {key.replace("_", " "): brief(value) for key, value in summary.items() if key not in _TABLES}
+    print_facts([(key, text) for key, text in texts.items() if text])

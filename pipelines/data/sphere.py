@@ -24,7 +24,8 @@ AXIAL_TILT_DEG = 23.44
 
 def unit_vectors(latitude_deg: Array, longitude_deg: Array) -> Array:
     """Degrees [...] -> unit vectors [..., 3]: x towards (0 N, 0 E), z towards the north pole."""
-    latitude, longitude = np.deg2rad(latitude_deg), np.deg2rad(np.mod(longitude_deg, 360.0))
+    # To a tenth of a metre, so that a place is the same one in every longitude convention.
+    latitude, longitude = np.deg2rad(latitude_deg), np.deg2rad(np.round(np.mod(longitude_deg, 360.0), 6))
     level = np.cos(latitude)
     level = np.where(np.abs(latitude_deg) > 90 - 1e-9, 0.0, level)  # every longitude is the same place there
     return np.stack([level * np.cos(longitude), level * np.sin(longitude), np.sin(latitude)], axis=-1)

@@ -51,15 +51,13 @@ class Objective(nn.Module):
         bound = terms.reconstruction - terms.kl_c - config.beta * terms.kl_z
         if terms.predictive is not None:
             bound = (1 - config.predictive) * bound + config.predictive * terms.predictive
-        local = self.model.spec.local
-        penalty = 0.0 if local is None else local.penalty / self.num_samples * terms.kernel_penalty
-        loss = (penalty - bound).mean() / num_total
+        loss = (terms.local_penalty / self.num_samples - bound).mean() / num_total
         parts = {
             "elbo": terms.elbo,
             "reconstruction": terms.reconstruction,
             "kl_z": terms.kl_z,
             "kl_c": terms.kl_c,
-            "kernel_penalty": terms.kernel_penalty,
+            "local_penalty": terms.local_penalty,
         }
         if terms.predictive is not None:
             parts["predictive"] = terms.predictive

@@ -30,8 +30,7 @@ def vamoh(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    levels = {name: logger.level for name, logger in logging.root.manager.loggerDict.items()
-              if isinstance(logger, logging.Logger)}  # fmt: skip
+    disabled = logging.root.manager.disable
 
     def run(*arguments: str | Path) -> Ended:
         capsys.readouterr()
@@ -41,7 +40,6 @@ def vamoh(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
     yield run
     signal.signal(signal.SIGTERM, handler)
-    for name in list(logging.root.manager.loggerDict):
-        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+    logging.disable(disabled)
     os.environ.clear()
     os.environ.update(environment)

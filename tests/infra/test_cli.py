@@ -249,10 +249,18 @@ def test_evaluate_prints_a_table_and_writes_json(
     seen = stand_in("pipelines.products.evaluate", "evaluate", SCORES)
     ended = vamoh("evaluate", "m", "--store", "s.zarr", "--factor", "2", "--members", "4", "--json", "scores.json")
     assert ended.code == 0
-    assert seen == {"arguments": ("m", "s.zarr"), "split": "test", "factor": 2, "members": 4, "seed": 0}
+    assert seen == {
+        "arguments": ("m", "s.zarr"),
+        "split": "test",
+        "factor": 2,
+        "members": 4,
+        "seed": 0,
+        "reference": None,
+    }
     assert [line.split() for line in ended.out.splitlines()] == [
         ["split", "test"],
-        ["rmse", "crps", "mae"],
+        [],
+        ["area-weighted", "rmse", "crps", "mae"],
         ["vamoh", "0.3", "0.14"],
         ["bilinear", "0.673", "nan"],
     ]
@@ -265,7 +273,7 @@ def test_downscale_hands_every_option_on(vamoh: Callable[..., Any], stand_in: Ca
     ended = vamoh(
         *"downscale m i.nc o.nc --resolution 0.1 --members 3 --region -10,50,2,58 --seed 7 --time 2019".split()
     )
-    assert ended.out == "output  o.nc\n"
+    assert ended.out == "output  o.nc\nsizes   time 1\n"
     assert seen.pop("progress") is not None
     assert seen == {
         "arguments": ("m", "i.nc", "o.nc"), "factor": None, "resolution": 0.1, "like": None, "points": None,
@@ -278,7 +286,11 @@ def test_train_hands_every_option_on_and_says_what_it_left(
     vamoh: Callable[..., Any], stand_in: Callable[..., dict[str, Any]]
 ) -> None:
     result = SimpleNamespace(
-        name="first", checkpoint=Path("runs/first/best"), run_id="0a", metrics={"crps": 0.15123}, model_version="1"
+        name="first",
+        checkpoint=Path("runs/first/best"),
+        run_id="0a",
+        metrics={"validation_crps": 0.15123},
+        model_version="1",
     )
     seen = stand_in("pipelines.training.train", "train", result)
     ended = vamoh(*"train era5 --store s.zarr --set seed=5 --workers 2 --name first --register t2m".split())
@@ -294,10 +306,10 @@ def test_models_are_listed_with_their_aliases(
     vamoh: Callable[..., Any], stand_in: Callable[..., dict[str, Any]]
 ) -> None:
     row = {"name": "t2m", "version": "2", "aliases": ["challenger"], "run_id": "0a" * 16, "created": 1552003200000,
-           "scores": {"crps": 0.15}}  # fmt: skip
+           "scores": {"validation_crps": 0.15}}  # fmt: skip
     stand_in("pipelines.training.registry", "list_models", [row])
     assert vamoh("models", "list").out.splitlines()[1].split() == [
-        "t2m", "2", "challenger", "2019-03-08", "00:00", "crps", "0.15", "0a" * 16
+        "t2m", "2", "challenger", "2019-03-08", "00:00", "0a" * 16, "0.15"
     ]  # fmt: skip
     assert json.loads(vamoh("models", "list", "--json").out) == [row]
     stand_in("pipelines.training.registry", "list_models", [])

@@ -39,12 +39,17 @@ def whole_sphere(resolution: int) -> Tensor:
     return torch.cat(faces)
 
 
-def test_fourier_features_are_cosines_and_sines_of_random_projections(places: PLACES, generator: torch.Generator) -> None:
+def test_fourier_features_are_cosines_and_sines_of_random_projections(
+    places: PLACES, generator: torch.Generator
+) -> None:
     fourier = FourierFeatures(3, 5, 2.0, generator=generator).double()
     coords = places(7)
     for point, features in zip(coords, fourier(coords), strict=True):
-        phase = [2 * math.pi * sum(f * x for f, x in zip(row, point.tolist(), strict=True)) for row in fourier.frequencies.tolist()]
-        expected = [math.cos(p) for p in phase] + [math.sin(p) for p in phase]
+        phases = [
+            2 * math.pi * sum(f * x for f, x in zip(row, point.tolist(), strict=True))
+            for row in fourier.frequencies.tolist()
+        ]
+        expected = [math.cos(p) for p in phases] + [math.sin(p) for p in phases]
         torch.testing.assert_close(features, torch.tensor(expected, dtype=torch.float64))
     assert fourier.num_features == 10
 
@@ -88,7 +93,8 @@ def test_grids_are_continuous_along_great_circles_across_edges_seam_and_poles(ge
     steepest = 3 * 8 * 4 * max(table.abs().max().item() for table in grids.tables)  # cells a radian, levels, corners
     angle = torch.linspace(0, 2 * math.pi, 40_001, dtype=torch.float64)
     step = angle[1] - angle[0]
-    for axes in ([[1.0, 0, 0], [0, 1.0, 0]], [[1.0, 0, 0], [0, 0, 1.0]], [[0.6, 0.8, 0], [0, 0, 1.0]], [[1.0, 1, 1], [1, -1, 0]]):
+    circles = [[[1.0, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, 0, 1]], [[0.6, 0.8, 0], [0, 0, 1]], [[1, 1, 1], [1, -1, 0]]]
+    for axes in circles:
         first, second = torch.nn.functional.normalize(torch.tensor(axes, dtype=torch.float64), dim=-1)
         values = grids(angle.cos()[:, None] * first + angle.sin()[:, None] * second)
         assert values.diff(dim=0).abs().max() < steepest * step
@@ -116,7 +122,7 @@ def test_the_longitudes_convention_does_not_matter(generator: torch.Generator) -
 def test_grids_are_exact_at_their_vertices(generator: torch.Generator) -> None:
     resolution = 4
     grids = learned("sphere", (resolution,), whole_sphere(resolution), generator)
-    for row, name in enumerate(grids.vertices_0.tolist()):
+    for row, name in enumerate(grids.get_buffer("vertices_0").tolist()):
         place = [name // 25, name // 5 % 5, name % 5]  # lattice coordinates on the cube, 0..4
         angles = [math.pi / 4 * (2 * each / resolution - 1) for each in place]
         vector = torch.tensor([[math.tan(angle) for angle in angles]], dtype=torch.float64)
@@ -137,7 +143,7 @@ def test_the_box_lattice_is_scipys_interpolation(domain: str, num_axes: int, gen
     corners = torch.cartesian_prod(*[torch.linspace(-0.99, 0.99, 40, dtype=torch.float64)] * num_axes)
     grids = learned(domain, (resolution,), corners, generator)
     # a vertex is named by its place, the first axis fastest
-    assert torch.equal(grids.vertices_0, torch.arange((resolution + 1) ** num_axes))
+    assert torch.equal(grids.get_buffer("vertices_0"), torch.arange((resolution + 1) ** num_axes))
     table = grids.tables[0].detach().numpy().reshape(*[resolution + 1] * num_axes, 3)
     table = table.transpose(*reversed(range(num_axes)), num_axes)
     coords = 2 * torch.rand(200, num_axes, generator=generator, dtype=torch.float64) - 1

@@ -46,9 +46,7 @@ def test_the_log_determinant_of_eighty_layers_is_autograds(generator: torch.Gene
     forward = torch.stack([torch.autograd.functional.jacobian(lambda e: flow(e)[0], each) for each in noise])
     inverse = torch.stack([torch.autograd.functional.jacobian(lambda z: flow.inverse(z)[0], each) for each in latent])
     torch.testing.assert_close(log_det, torch.linalg.slogdet(forward).logabsdet, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        flow.inverse(latent)[1], torch.linalg.slogdet(inverse).logabsdet, rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(flow.inverse(latent)[1], torch.linalg.slogdet(inverse).logabsdet, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -103,9 +101,7 @@ def test_draws_follow_the_density(generator: torch.Generator) -> None:
     noise = torch.randn(3, 7, 2, generator=generator, dtype=torch.float64)
     latent = prior.transform(noise)
     by_change_of_variables = Normal(0.0, 1.0).log_prob(noise).sum(dim=-1)
-    jacobian = torch.stack(
-        [torch.autograd.functional.jacobian(prior.transform, each) for each in noise.view(-1, 2)]
-    )
+    jacobian = torch.stack([torch.autograd.functional.jacobian(prior.transform, each) for each in noise.view(-1, 2)])
     expected = by_change_of_variables - torch.linalg.slogdet(jacobian).logabsdet.view(3, 7)
     torch.testing.assert_close(prior.log_prob(latent), expected)
 

@@ -31,6 +31,6 @@ def test_one_component_can_take_a_point_for_itself_unless_the_public_bound_is_as
     for bounded, most in ((False, 1.0), (True, 0.787)):
         gate = Gating(8, 4, (6, 5), 3, bounded=bounded)
         with torch.no_grad():
-            list(gate.rest.modules())[-1].bias.copy_(torch.tensor([50.0, -50.0, -50.0]))
+            gate.rest.get_parameter("1.2.bias").copy_(torch.tensor([50.0, -50.0, -50.0]))
         weights = gate(features, latent).softmax(dim=-1)
         torch.testing.assert_close(weights[..., 0], torch.full((2, 7), most), rtol=0, atol=1e-3)

@@ -67,7 +67,7 @@ def test_hypernetworks_equal_a_loop_of_plain_networks(generator: torch.Generator
     for k in range(3):
         hidden = latent
         for layer, (weight, bias) in enumerate(zip(hyper.weights, hyper.biases, strict=True)):
-            linear = nn.Linear(*weight.shape[1:], dtype=torch.float64)
+            linear = nn.Linear(weight.shape[1], weight.shape[2], dtype=torch.float64)
             with torch.no_grad():
                 linear.weight.copy_(weight[k].T)
                 linear.bias.copy_(bias[k, 0])

@@ -79,7 +79,9 @@ def test_another_set_of_the_same_shape_is_not_mistaken_for_the_first() -> None:
     before = nearest(first, first, 4)
     for change in (first.flip(0), first[torch.randperm(50, generator=generator)], first * 1.5, first.double()):
         plan = nearest(change, change, 4)
-        expected = torch.cdist(change, change, compute_mode="donot_use_mm_for_euclid_dist").topk(4, largest=False).values
+        expected = (
+            torch.cdist(change, change, compute_mode="donot_use_mm_for_euclid_dist").topk(4, largest=False).values
+        )
         torch.testing.assert_close(plan.distance, expected)
     first[7, 1] += 0.5  # changed in place
     torch.testing.assert_close(nearest(first, first, 4).offset, first[nearest(first, first, 4).index] - first[:, None])
