@@ -23,9 +23,6 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/vamoh demo
 
-# One thread a process: the tests are many small computations, and some of them start processes.
-test fast: export OMP_NUM_THREADS := 1
-test fast: export OPENBLAS_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/python -m pytest
 

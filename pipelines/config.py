@@ -8,19 +8,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vamoh.spec import ModelSpec
 
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+_OPTION = re.compile(r"tuple\[.*|constrained-.*|str")  # how pydantic marks the options of a union
 FROM_DATA = ("domain", "channels", "covariates", "context_scale")
 
 
@@ -68,6 +71,12 @@ class SplitConfig(Section):
     validation: Fraction = 0.12
     blocks: Positive = 3
     gap_hours: Annotated[float, Field(ge=0)] = 24.0
+
+    @field_validator("test", "train", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        """YAML reads a bare 2019-03-24 as a date."""
+        return value.isoformat() if isinstance(value, date) else value
 
 
 class TrainingConfig(Section):
@@ -142,7 +151,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Config:
         if (self.context is None) != (self.model.local is None):
-            raise ValueError("`context` and `model.local` come together: both for downscaling, neither for the classic model")
+            raise ValueError(
+                "`context` and `model.local` come together: both for downscaling, neither for the classic model"
+            )
         return self
 
     @property
@@ -169,11 +180,15 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
         text = (resources.files("pipelines") / "presets" / f"{source}.yaml").read_text()
     elif path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise FileNotFoundError(f"there is no config file {source}: give a preset ({', '.join(presets())}) or a YAML file")
+            raise FileNotFoundError(
+                f"there is no config file {source}: give a preset ({', '.join(presets())}) or a YAML file"
+            )
         text = path.read_text()
     else:
         hint = _nearest(source, presets())
-        raise ValueError(f"there is no preset {source!r}{hint}: presets are {', '.join(presets())}; or give a YAML file")
+        raise ValueError(
+            f"there is no preset {source!r}{hint}: presets are {', '.join(presets())}; or give a YAML file"
+        )
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -191,7 +206,7 @@ def parse_config(tree: Mapping[str, Any], source: str = "the config") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("tuple["))
+        place = ".".join(str(part) for part in first["loc"] if not _OPTION.fullmatch(str(part)))
         if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             key, parent = first["loc"][-1], first["loc"][:-1]
             hint = _nearest(str(key), _keys_at(parent))
@@ -214,7 +229,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
         branch = branch[parent]
         if not isinstance(branch, dict):
             raise ValueError(f"--set {override}: {parent!r} is a value, it has no keys")
-    branch[last] = yaml.safe_load(text)
+    try:
+        branch[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: {text!r} is not a YAML value") from error
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:

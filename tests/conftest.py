@@ -1,10 +1,15 @@
 """Real fields for tests: they skip, saying why, where the data are missing."""
 
 import importlib.util
+import os
 import sqlite3  # noqa: F401 - before ecCodes, which brings an old libsqlite of its own
 from pathlib import Path
 
 import pytest
+
+# One thread: the tests are many small computations. Read by the libraries when the tests import them.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

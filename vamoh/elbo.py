@@ -22,8 +22,8 @@ class ElboTerms:
         kl_z: KL(q(z | X, Y) || p(z)).
         kl_c: sum_d KL(q(c_d) || p(c_d)), rescaled likewise.
         predictive: E_{p(z | context)}[log p(Y | X, z)], or None where it was not asked for.
-        local_penalty: minus the log prior of the local terms up to a constant, summed over the points and given in samples:
-            to be divided by the number of functions that there are to learn from. Zero for the classic model.
+        local_penalty: minus the log prior of the local terms up to a constant, summed over the points and given in
+            samples: to be divided by the number of functions that there are to learn from. Zero for the classic model.
     """
 
     reconstruction: Tensor

@@ -108,9 +108,7 @@ class FeatureGrids(nn.Module):
         num_vertices: Vertices of each level that exist; `vertices_near` finds them.
     """
 
-    def __init__(
-        self, domain: str, resolutions: Sequence[int], num_features: int, num_vertices: Sequence[int]
-    ) -> None:
+    def __init__(self, domain: str, resolutions: Sequence[int], num_features: int, num_vertices: Sequence[int]) -> None:
         super().__init__()
         self.domain, self.resolutions, self.num_features = domain, tuple(resolutions), num_features
         self.tables = nn.ParameterList([nn.Parameter(torch.zeros(n, num_features)) for n in num_vertices])

@@ -52,14 +52,26 @@ class GeneratorShape:
             [B, K, N, outputs].
         """
         components, batch, _ = parameters.shape
-        hidden = features.expand(components, batch, -1, -1).flatten(0, 1)  # [K B, N, F]
-        flat, start = parameters.reshape(components * batch, -1), 0
-        for layer, (width_in, width_out) in enumerate(self.layers):
-            end = start + width_in * width_out
-            weight = flat[:, start:end].view(-1, width_in, width_out)
-            bias = flat[:, None, end : end + width_out]
+        flat = parameters.transpose(0, 1).reshape(batch * components, -1)
+        hidden, start = self._first(flat, features, batch, components)
+        for width_in, width_out in self.layers[1:]:
+            hidden = nn.functional.leaky_relu(hidden, 0.1)
+            weight, bias, start = _layer(flat, start, width_in, width_out)
             hidden = torch.baddbmm(bias, hidden, weight)
-            if layer < len(self.layers) - 1:
-                hidden = nn.functional.leaky_relu(hidden, 0.1)
-            start = end + width_out
-        return hidden.view(components, batch, -1, self.widths[-1]).transpose(0, 1)
+        return hidden.unflatten(0, (batch, components))
+
+    def _first(self, flat: Tensor, features: Tensor, batch: int, components: int) -> tuple[Tensor, int]:
+        """The first layer [B K, N, H], one product for all networks that see the same features."""
+        width_in, width_out = self.layers[0]
+        weight, bias, start = _layer(flat, 0, width_in, width_out)
+        shared = components * batch if len(features) == 1 else components
+        side_by_side = weight.unflatten(0, (-1, shared)).permute(0, 2, 1, 3).flatten(2)  # [1 or B, F, shared H]
+        moved = torch.bmm(features, side_by_side).unflatten(-1, (shared, width_out))  # [1 or B, N, shared, H]
+        return moved.transpose(1, 2).flatten(0, 1) + bias, start
+
+
+def _layer(flat: Tensor, start: int, width_in: int, width_out: int) -> tuple[Tensor, Tensor, int]:
+    """Weight [.., in, out] and bias [.., 1, out] that begin at `start` of flat parameters, and where they end."""
+    end = start + width_in * width_out
+    weight = flat[:, start:end].unflatten(1, (width_in, width_out))
+    return weight, flat[:, None, end : end + width_out], end + width_out

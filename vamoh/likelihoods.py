@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal, constraints
 
+from vamoh.normal_mixture import quantile_at_score
 from vamoh.precision import at_least_float32
+from vamoh.random_field import LARGEST_SCORE, normal_cdf
 from vamoh.roots import bracketed_root
 
 LikelihoodName = Literal["normal", "bernoulli", "continuous_bernoulli", "discretised_logistic"]
@@ -233,3 +235,13 @@ class Mixture:
             own.amin(dim=1),
             own.amax(dim=1),
         )
+
+    def at_score(self, score: Tensor) -> Tensor:
+        """The quantile at the level Phi(score), score [B, N, C] -> [B, N, C]; exact in both tails of normals."""
+        if not isinstance(self.components, Normal):
+            return self.quantile(normal_cdf(score))
+        mean, scale = self.components.mean, self.components.stddev
+        score = score.to(mean.dtype).clamp(-LARGEST_SCORE, LARGEST_SCORE)
+        if self.logits.shape[-1] == 1:
+            return mean[:, 0] + scale[:, 0] * score
+        return quantile_at_score(self._weights, mean, scale, score)

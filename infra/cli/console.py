@@ -20,7 +20,7 @@ from rich.text import Text
 
 # A file or a pipe has no width to fit into: nothing is cut there.
 _PIPE_WIDTH = 1000
-_PLAIN_SECONDS = 5.0
+_PLAIN_SECONDS = 10.0
 
 
 class Update(Protocol):
@@ -46,13 +46,19 @@ def print_facts(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, num_texts: int = 1) -> None:
-    """Print a table; all but the first `num_texts` columns hold numbers."""
+    """Print a table, or a list for every row where it does not fit; after `num_texts` columns there are numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < num_texts else "right", overflow="fold")
+        table.add_column(column, justify="left" if index < num_texts else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    out = console()
+    if out.measure(table, options=out.options.update(width=_PIPE_WIDTH)).maximum <= out.width:
+        _print(table)
+        return
+    for row in rows:
+        print_facts([(name, text) for name, text in zip(columns, row, strict=True) if text])
+        print()
 
 
 def print_lines(text: str) -> None:

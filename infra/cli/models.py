@@ -31,12 +31,11 @@ def list_(as_json: JsonFlag = False) -> None:
             str(row["version"]),
             ", ".join(row["aliases"]),
             _date(row["created"]),
-            str(row["run_id"]),
             *(number(row["scores"].get(f"validation_{metric}", "")) for metric in ("rmse", "crps")),
         ]
         for row in found
     ]
-    print_table(["model", "version", "aliases", "created (UTC)", "run id", "rmse", "crps"], rows, num_texts=5)
+    print_table(["model", "version", "aliases", "created (UTC)", "rmse", "crps"], rows, num_texts=4)
 
 
 @app.command(epilog=examples("vamoh models show t2m", "vamoh models show models:/t2m@champion"))

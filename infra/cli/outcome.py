@@ -10,15 +10,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 DONE, BUG, MISTAKE = 0, 1, 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
-_OURS = r"(vamoh|pipelines|tuning|infra)\b"
+_ROOT = Path(__file__).parents[2]
+_OURS = tuple(f"{_ROOT / package}{os.sep}" for package in ("vamoh", "pipelines", "tuning", "infra"))
 # Read by these libraries when they are imported, which is after this.
 _QUIET_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -147,11 +149,16 @@ def _quieten() -> None:
         os.environ.setdefault(name, value)
     # Ray and MLflow set the levels of their loggers themselves, at any time; this stands above them.
     logging.disable(logging.WARNING)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module=_OURS)
     warnings.showwarning = _show_warning
 
 
-def _show_warning(message: Warning | str, *place: object, **more: object) -> None:
-    _say(f"warning: {' '.join(str(message).split())}")
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if filename.startswith(_OURS):
+        _say(f"warning: {' '.join(str(message).split())}")

@@ -44,11 +44,19 @@ def train(
     from pipelines.config import load_config
 
     loaded = load_config(config, settings or ())
+    from pipelines.products.pictures import training_pictures
     from pipelines.training.train import train as train_on
 
     with Reporter() as reporter:
         result = train_on(
-            loaded, store, workers=workers, name=name, resume=resume, register=register, progress=reporter
+            loaded,
+            store,
+            workers=workers,
+            name=name,
+            resume=resume,
+            register=register,
+            progress=reporter,
+            illustrate=training_pictures,
         )
     if as_json:
         print_json(result)

@@ -73,9 +73,10 @@ class Framing:
         coarse, where = None, lattice
         if self.factors is not None:
             coarse, where = _coarsen(fields, lattice, self.factors, rng)
-        batch = self.query(
-            (lattice.points[0][chosen], lattice.points[1][chosen]), times, coarse=coarse, lattice=where
-        )
+            blank = ~np.isfinite(coarse).any(axis=(1, 2), keepdims=True)
+            if blank.any():  # nothing to explain them from: any context will do, and nothing is observed
+                coarse, fields = np.where(blank, self.scaling.offset, coarse), np.where(blank, np.nan, fields)
+        batch = self.query((lattice.points[0][chosen], lattice.points[1][chosen]), times, coarse=coarse, lattice=where)
         values = self.scaling.to_model(fields.reshape(len(fields), -1)[:, chosen])
         if self.bounded:
             values = values.clamp(0, 1)

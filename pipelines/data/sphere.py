@@ -1,7 +1,7 @@
 """Geometry of fields on the sphere: unit vectors, interpolation between lattice points, and where the sun stands.
 
-Everything is a function of latitude and longitude that has no seam and no singular pole, so that what the model makes of
-it has none either.
+Everything is a function of latitude and longitude that has no seam and no singular pole, so that what the model makes
+of it has none either.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipelines.data.grid import goes_round
+from pipelines.data.times import calendar_of
 
 Array = NDArray[np.float64]
 NUM_SUN_COVARIATES = 4
@@ -25,7 +26,8 @@ AXIAL_TILT_DEG = 23.44
 def unit_vectors(latitude_deg: Array, longitude_deg: Array) -> Array:
     """Degrees [...] -> unit vectors [..., 3]: x towards (0 N, 0 E), z towards the north pole."""
     # To a tenth of a metre, so that a place is the same one in every longitude convention.
-    latitude, longitude = np.deg2rad(latitude_deg), np.deg2rad(np.round(np.mod(longitude_deg, 360.0), 6))
+    turned = np.mod(np.round(np.mod(longitude_deg, 360.0), 6), 360.0)  # rounding may reach 360
+    latitude, longitude = np.deg2rad(latitude_deg), np.deg2rad(turned)
     level = np.cos(latitude)
     level = np.where(np.abs(latitude_deg) > 90 - 1e-9, 0.0, level)  # every longitude is the same place there
     return np.stack([level * np.cos(longitude), level * np.sin(longitude), np.sin(latitude)], axis=-1)
@@ -44,10 +46,10 @@ def sun_covariates(times: NDArray[Any], latitude_deg: Array, longitude_deg: Arra
     Returns:
         [T, N, 4], within [-1, 1].
     """
-    clock = xr.DataArray(times, dims="time").dt
+    clock, days = xr.DataArray(times, dims="time").dt, 360 if calendar_of(times) == "360_day" else 365.25
     hour = (clock.hour + clock.minute / 60 + clock.second / 3600).values
-    season = 2 * np.pi * (clock.dayofyear.values - 1 + hour / 24) / 365.25
-    declination = np.deg2rad(-AXIAL_TILT_DEG) * np.cos(season + 2 * np.pi * 10 / 365.25)
+    season = 2 * np.pi * (clock.dayofyear.values - 1 + hour / 24) / days
+    declination = np.deg2rad(-AXIAL_TILT_DEG) * np.cos(season + 2 * np.pi * 10 / days)
     angle = np.deg2rad(15 * (hour[:, None] - 12) + longitude_deg)  # [T, N], the hour angle
     north = np.deg2rad(latitude_deg)
     level = np.cos(north) * np.cos(declination)[:, None]
@@ -150,6 +152,12 @@ class Lattice:
         """
         index, weight = self._corners(latitude_deg, longitude_deg)
         grid = values.reshape(len(values), *self.shape)
+        poles = np.flatnonzero(np.abs(self.latitude) > 90 - 1e-9)
+        if len(poles):  # a row there is one point, whatever stands in it
+            grid = grid.copy()
+            for pole in poles:
+                grid[:, pole] = _mean_observed(grid[:, pole])[:, None]
+            values = grid.reshape(len(values), -1)
         with np.errstate(invalid="ignore"):
             ends = [_mean_observed(grid[:, row]) for row in (0, -1)]
         whole = np.concatenate([values, *[end[:, None] for end in ends]], axis=1)

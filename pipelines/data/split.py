@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.times import label, span_slice
+from pipelines.data.times import hours_since_1970, label, span_slice
 
 Index = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ class Split:
     test: Index
 
     def named(self, name: str) -> Index:
-        """The positions of one part; "all" is every one of them, and what lies between.
+        """The positions of one part.
 
         Raises:
             ValueError: If there is no such part, or it is empty.
@@ -72,23 +72,19 @@ def split_samples(
     if np.intersect1d(rest, held).size:
         raise ValueError("the training and test spans overlap: change split.train or split.test")
     if train is None and len(held):
-        hours = _hours(times)
+        hours = hours_since_1970(times)
         rest = rest[(hours[rest] <= hours[held[0]] - gap_hours) | (hours[rest] >= hours[held[-1]] + gap_hours)]
     if not len(rest):
-        raise ValueError(f"no sample is left to train on: the store covers {_span(times)}; change `split` in the config")
+        raise ValueError(
+            f"no sample is left to train on: the store covers {_span(times)}; change `split` in the config"
+        )
     each = round(validation * len(rest) / blocks)
     if validation and len(rest) > blocks:
         each = max(1, each)
+    each = min(each, (len(rest) - 1) // blocks)  # something is left to train on
     middles = (np.arange(blocks) + 0.5) * len(rest) / blocks
     chosen = np.unique(np.concatenate([np.arange(each) + int(m - each / 2) for m in middles]).astype(np.int64))
     return Split(train=np.delete(rest, chosen), validation=rest[chosen], test=held)
-
-
-def _hours(times: NDArray[Any]) -> NDArray[np.float64]:
-    since = times - times[0]
-    if since.dtype == object:
-        return np.array([step.total_seconds() / 3600 for step in since])
-    return since / np.timedelta64(1, "s") / 3600
 
 
 def _span(times: NDArray[Any]) -> str:

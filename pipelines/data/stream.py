@@ -1,8 +1,8 @@
 """Samples from a store to a training loop: Dask blocks, shuffled, sharded by rank, batched ahead by one thread.
 
 The order of an epoch is a function of (seed, epoch) and of the store's chunks: chunks are permuted, then the samples of
-every `buffer` chunks. So the global batches are the same for any number of workers, which take their shares of each, and
-a stream that begins at batch b is the rest of one that began at the first.
+every `buffer` chunks. So the global batches are the same for any number of workers, which take their shares of each,
+and a stream that begins at batch b is the rest of one that began at the first.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Samples(NamedTuple):
     Attributes:
         fields: [b, *grid] float32 in the store's units.
         times: [b] dates.
-        index: [b] positions in the store.
+        position: [b] positions in the store.
     """
 
     fields: NDArray[np.float32]
     times: NDArray[Any]
-    index: Index
+    position: Index
 
 
 def epoch_order(samples: Index, chunk: int, *, buffer: int, seed: int, epoch: int) -> Index:
@@ -90,7 +90,7 @@ class FieldStream:
         field = self.store.field
         chunk = field.chunksizes[field.dims[0]][0]
         order = epoch_order(self.samples, chunk, buffer=self.buffer, seed=self.seed, epoch=epoch)
-        read = _BlockReader(self.store, chunk, capacity=2 * self.buffer)
+        read = _BlockReader(self.store, chunk, capacity=self.buffer)
         times = field[field.dims[0]].values
         for batch in range(start, self.batches_per_epoch):
             whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -110,10 +110,10 @@ class _BlockReader:
 
     def _block(self, number: int) -> NDArray[np.float32]:
         if number not in self.blocks:
+            if len(self.blocks) == self.capacity:  # an epoch is done with one window before it needs the next
+                self.blocks.popitem(last=False)
             with dask.config.set(scheduler="synchronous"):
                 self.blocks[number] = self.data.blocks[number].compute()
-            if len(self.blocks) > self.capacity:
-                self.blocks.popitem(last=False)
         self.blocks.move_to_end(number)
         return self.blocks[number]
 
@@ -137,7 +137,7 @@ class Prefetched(Iterator[Samples]):
         self.waited_s += time.perf_counter() - began
         if isinstance(item, tuple):
             return item
-        self._queue.put(None)  # whoever asks again gets the same answer
+        self._queue.put(item)  # whoever asks again gets the same answer
         if item is None:
             raise StopIteration
         raise item
@@ -150,6 +150,9 @@ class Prefetched(Iterator[Samples]):
                 self._queue.get(timeout=0.05)
             except queue.Empty:
                 continue
+        while not self._queue.empty():
+            self._queue.get()
+        self._queue.put(None)
 
     def _fill(self, source: Iterator[Samples]) -> None:
         try:

@@ -82,6 +82,18 @@ def label(time: Any) -> str:  # noqa: ANN401 - datetime64 or cftime
     return text.removesuffix(":00")
 
 
+def hours_since_1970(times: NDArray[Any]) -> NDArray[np.float64]:
+    """Count hours of dates of any calendar, in that calendar.
+
+    >>> hours_since_1970(np.array(["1970-01-02T06"], dtype="datetime64[ns]"))
+    array([30.])
+    """
+    if np.issubdtype(times.dtype, np.datetime64):
+        return np.asarray((times - np.datetime64("1970-01-01")) / np.timedelta64(1, "s") / 3600.0)
+    start = type(times[0])(1970, 1, 1, calendar=times[0].calendar)
+    return np.array([(time - start).total_seconds() / 3600.0 for time in times])
+
+
 def check_increasing(times: NDArray[Any], where: str) -> None:
     """Refuse a missing, duplicate or unsorted time, naming the first.
 

@@ -1,14 +1,14 @@
 """A registered model and a coarse temperature field -> a CF data set at any resolution, lazily, member by member.
 
-A member is one function of place and time: its latent noise and its random field are drawn from (seed, member) alone, and
-everything else is a function of the place. So it agrees with itself on every grid, in every tile and in any chunking.
+The target is cut into bands of rows and the times into blocks; each is one task that asks the model
+(pipelines/products/ensemble.py), and is computed only where it is touched.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,85 +25,12 @@ from pipelines.data.climate import apply_conventions, open_field
 from pipelines.data.grid import Region
 from pipelines.data.sphere import Lattice
 from pipelines.products import targets
+from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
-from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.registry import load_model
-from vamoh import VAMoH
-from vamoh.random_field import RandomField, normal_cdf
 
-TILE_POINTS = 16384
-BLOCK_TIMES = 8
+TILE_POINTS = 4096
+BLOCK_TIMES = 16
 Source = str | Path | xr.DataArray | xr.Dataset
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Downscaler:
-    """A model that is ready to be asked.
-
-    Attributes:
-        checkpoint: What is known of it.
-        model: The network.
-        origin: Name, version and run, for the provenance.
-    """
-
-    checkpoint: Checkpoint
-    model: VAMoH
-    origin: Mapping[str, str]
-
-    @classmethod
-    def of(cls, model: str) -> Downscaler:
-        """Load a MODEL.
-
-        Raises:
-            ValueError: If there is none, or it has no context to downscale from.
-        """
-        checkpoint, network, origin = load_model(model)
-        if network.local is None:
-            raise ValueError(f"{model} is a classic model of whole fields: downscaling needs one of preset `downscale`")
-        return cls(checkpoint=checkpoint, model=network.eval(), origin=origin)
-
-    @property
-    def law(self) -> RandomField:
-        """The spatial law of members; uncorrelated beyond a grid cell where none was fitted."""
-        fitted = self.checkpoint.random_field
-        spacing = self.checkpoint.plan.lattice.spacing_rad
-        return fitted or RandomField(lengths=(spacing,), weights=(1.0,), time_scale=1.0)
-
-    @torch.no_grad()
-    def ensemble(
-        self,
-        coarse: NDArray[np.floating],
-        lattice: Lattice,
-        times: NDArray[Any],
-        latitude: NDArray[np.float64],
-        longitude: NDArray[np.float64],
-        *,
-        members: int,
-        seed: int,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """Members and the component that explains each place.
-
-        Args:
-            coarse: [T, n, m] kelvin, NaN where missing.
-            lattice: Of the coarse field.
-            times: [T].
-            latitude, longitude: [N] degrees.
-            members: M.
-            seed: Of the members.
-
-        Returns:
-            members [M, T, N] in kelvin and the most probable component [T, N].
-        """
-        plan = self.checkpoint.plan
-        query = plan.framing.query((latitude, longitude), times, coarse=coarse, lattice=lattice)
-        drawn = [_member(seed, number, plan.spec.latent) for number in range(members)]
-        noise = torch.stack([each.noise for each in drawn])[:, None].expand(-1, len(times), -1)
-        fields = self.law.sample(query.coords[0], torch.from_numpy(hours_of(times)), [each.field for each in drawn])
-        values, weights = [], torch.zeros(())
-        for field, mixture in zip(fields, self.model.members(noise, query), strict=True):
-            values.append(plan.scaling.to_kelvin(mixture.quantile(normal_cdf(field)[..., None])[..., 0]))
-            weights = weights + mixture.log_weights.exp()
-        return np.stack(values).astype(np.float32), weights.argmax(dim=-1).numpy().astype(np.int8)
 
 
 def downscale(
@@ -143,13 +70,19 @@ def downscale(
     Raises:
         ValueError: If not exactly one target is given, or the input does not suit the model or the target.
     """
-    given = [name for name, value in (("factor", factor), ("resolution", resolution), ("like", like), ("points", points)) if value is not None]
+    given = [
+        name
+        for name, value in (("factor", factor), ("resolution", resolution), ("like", like), ("points", points))
+        if value is not None
+    ]
     if len(given) != 1:
         raise ValueError(f"give exactly one of factor, resolution, like and points, got {', '.join(given) or 'none'}")
     if members < 1:
         raise ValueError(f"members must be at least 1, got {members}")
     teller = Downscaler.of(model) if isinstance(model, str) else model
-    field = open_field(coarse if isinstance(coarse, xr.Dataset | xr.DataArray) else str(coarse), variable, units, time=time)
+    field = open_field(
+        coarse if isinstance(coarse, xr.Dataset | xr.DataArray) else str(coarse), variable, units, time=time
+    )
     lattice = Lattice.of(field)
     if factor is not None:
         target = targets.finer(lattice, factor)
@@ -170,18 +103,17 @@ def downscale(
 def on_target(teller: Downscaler, field: xr.DataArray, target: Target, *, members: int, seed: int) -> xr.Dataset:
     """Lazy members on a target, of a canonical field."""
     times, lattice = field["time"].values, Lattice.of(field)
-    if np.issubdtype(field.dtype, np.floating) and not bool(np.isfinite(field).any(dim=("latitude", "longitude")).all()):
-        raise ValueError("a field of the input has no value at all: leave that time out")
     columns = len(target.longitude) if target.names is None else 1
     rows = len(target.latitude)
     band = max(1, min(rows, TILE_POINTS // max(1, columns)))
     blocks: list[list[Any]] = []
+    asked = dask.delayed(teller, traverse=False)
     for start in range(0, len(times), BLOCK_TIMES):
         chosen = slice(start, min(start + BLOCK_TIMES, len(times)))
         part = dask.delayed(_block, nout=2)
         blocks.append(
             [
-                part(teller, field[chosen].data, lattice, times[chosen], _places(target, first, band), members, seed)
+                part(asked, field[chosen].data, lattice, times[chosen], _places(target, first, band), members, seed)
                 for first in range(0, rows, band)
             ]
         )
@@ -195,7 +127,10 @@ def on_target(teller: Downscaler, field: xr.DataArray, target: Target, *, member
             count = min(BLOCK_TIMES, len(times) - number * BLOCK_TIMES)
             columns_of_blocks.append(
                 da.concatenate(
-                    [da.from_delayed(b[which], (*leading, count, size, *tail), dtype) for b, size in zip(row, shape, strict=True)],
+                    [
+                        da.from_delayed(b[which], (*leading, count, size, *tail), dtype)
+                        for b, size in zip(row, shape, strict=True)
+                    ],
                     axis=axis,
                 )
             )
@@ -231,7 +166,7 @@ def downscale_file(
         raise ValueError(f"the output must end in .nc or .zarr, got {output!r}")
     refuse_existing(path, overwrite=overwrite)
     dataset = downscale(input, model, **request)
-    with written_beside(path, overwrite=overwrite) as beside, _reported(progress):
+    with written_beside(path, overwrite=overwrite) as beside, _reported(progress), one_thread_a_block():
         if path.suffix == ".nc":
             dataset.to_netcdf(beside, engine="h5netcdf", encoding=_encoding(dataset))
         else:
@@ -244,29 +179,8 @@ def downscale_file(
     }
 
 
-def hours_of(times: NDArray[Any]) -> NDArray[np.float64]:
-    """Hours since 1970 of dates of any calendar."""
-    if np.issubdtype(times.dtype, np.datetime64):
-        return (times - np.datetime64("1970-01-01")) / np.timedelta64(1, "s") / 3600.0
-    return np.array([(time - type(time)(1970, 1, 1, calendar=time.calendar)).total_seconds() / 3600 for time in times])
-
-
 _VALUE_ATTRS = {"standard_name": "air_temperature", "long_name": "2 metre temperature", "units": "K"}
 _COMPONENT_ATTRS = {"long_name": "most probable mixture component", "units": "1"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    noise: torch.Tensor  # [Z]
-    field: tuple[int, int]  # seed and sign
-
-
-def _member(seed: int, number: int, latent: int) -> _Member:
-    """The draw of one member: a function of (seed, number); odd ones mirror the even one before."""
-    sign = -1 if number % 2 else 1
-    pair = int(np.random.SeedSequence([seed, number // 2]).generate_state(1, np.uint64)[0] >> 1)
-    noise = torch.randn(latent, generator=torch.Generator().manual_seed(pair))
-    return _Member(noise=sign * noise, field=(pair ^ 1, sign))
 
 
 def _places(target: Target, first: int, band: int) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]]:
@@ -323,7 +237,9 @@ def _described(dataset: xr.Dataset, teller: Downscaler, field: xr.DataArray, tar
 def _doubts(trained: Lattice, target: Target) -> list[str]:
     """Where a target goes beyond the region of the training data."""
     margin = np.rad2deg(trained.spacing_rad)
-    inside = (target.latitude.max() <= trained.latitude[0] + margin) and (target.latitude.min() >= trained.latitude[-1] - margin)
+    inside = (target.latitude.max() <= trained.latitude[0] + margin) and (
+        target.latitude.min() >= trained.latitude[-1] - margin
+    )
     if not trained.periodic:
         middle = (trained.longitude[0] + trained.longitude[-1]) / 2
         away = np.abs((target.longitude - middle + 180.0) % 360.0 - 180.0)
@@ -335,6 +251,17 @@ def _doubts(trained: Lattice, target: Target) -> list[str]:
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return {str(name): {"zlib": True, "complevel": 1} for name in dataset.data_vars}
+
+
+@contextmanager
+def one_thread_a_block() -> Iterator[None]:
+    """Dask's threads work on blocks side by side, so Torch is to use one in each: else they fight for the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _reported:  # noqa: N801 - used as a context manager, like a function

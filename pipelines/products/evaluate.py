@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,19 @@ import xarray as xr
 
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store, open_store
+from pipelines.data.times import label
 from pipelines.products import baselines, skill
-from pipelines.products.downscale import Downscaler, on_target
+from pipelines.products.downscale import on_target, one_thread_a_block
+from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
 from pipelines.training.loop import read_samples
 from pipelines.training.plan import Plan, split_of
 from pipelines.training.registry import load_model
+from vamoh import VAMoH
 
 SYSTEM = "vamoh"
 Scores = dict[str, dict[str, float]]
+Forecasts = dict[str, xr.DataArray | xr.Dataset]
 
 
 def evaluate(
@@ -62,18 +67,23 @@ def evaluate(
         "fingerprint": opened.fingerprint,
         "split": split,
         "samples": len(chosen),
-        "from": str(truth["time"].values[0]),
-        "to": str(truth["time"].values[-1]),
+        "from": label(truth["time"].values[0]),
+        "to": label(truth["time"].values[-1]),
         "units": opened.units,
     }
     if network.local is None:
-        forecasts = {SYSTEM: _reconstructed(network, plan, opened, chosen, seed)}
-        forecasts["training mean"] = _training_mean(opened, plan, truth)
+        forecasts: Forecasts = {SYSTEM: reconstructed(network, plan, opened, chosen, seed)}
+        learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
+        if learned is not None:
+            forecasts["training mean"] = learned.mean("time").broadcast_like(truth).transpose(*truth.dims)
         return about | {"task": "reconstruction"} | _scored(forecasts, truth)
-    factors = plan.config.context.factors if plan.config.context is not None else (4, 4)
-    factor = factor or round(sum(factors) / 2)
+    factor = default_factor(plan) if factor is None else factor
+    if factor < 2:
+        raise ValueError(f"--factor must be a whole number of at least 2, got {factor}: nothing is left out otherwise")
     if min(truth.shape[1:]) <= factor:
-        raise ValueError(f"every {factor}th point of a {truth.shape[1]} x {truth.shape[2]} grid is no grid: use a smaller --factor")
+        raise ValueError(
+            f"every {factor}th point of a {truth.shape[1]} x {truth.shape[2]} grid is no grid: use a smaller --factor"
+        )
     coarse = truth[:, ::factor, ::factor]
     teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
     forecasts = {SYSTEM: members_of(teller, coarse, truth, members=members, seed=seed)}
@@ -90,13 +100,22 @@ def evaluate(
     return about | _scored(forecasts, truth)
 
 
-def members_of(teller: Downscaler, coarse: xr.DataArray, truth: xr.DataArray, *, members: int, seed: int) -> xr.DataArray:
+def default_factor(plan: Plan) -> int:
+    """Every how many points the model's coarse field has; the middle of the range of a model for any."""
+    assert plan.config.context is not None
+    return round(sum(plan.config.context.factors) / 2)
+
+
+def members_of(
+    teller: Downscaler, coarse: xr.DataArray, truth: xr.DataArray, *, members: int, seed: int
+) -> xr.DataArray:
     """Members [realization, time, latitude, longitude] on the grid of `truth`."""
     target = Target(latitude=truth["latitude"].values, longitude=truth["longitude"].values)
-    return on_target(teller, coarse, target, members=members, seed=seed)[str(coarse.name)].compute()
+    with one_thread_a_block():
+        return on_target(teller, coarse, target, members=members, seed=seed)[str(coarse.name)].compute()
 
 
-def _scored(forecasts: dict[str, xr.DataArray | xr.Dataset], truth: xr.DataArray) -> dict[str, Scores]:
+def _scored(forecasts: Forecasts, truth: xr.DataArray) -> dict[str, Scores]:
     """Scores of every system, area weighted and not."""
     tables: dict[str, Scores] = {}
     for key, weighted in (("scores", True), ("scores_unweighted", False)):
@@ -120,11 +139,15 @@ def _samples(opened: Store, plan: Plan, split: str) -> np.ndarray:
     if opened.fingerprint == plan.fingerprint:
         return split_of(plan.config, opened).named(split)
     if split != "test":
-        raise ValueError(f"{opened.path!r} is not the store that the model was trained on: it has no {split} split, use all")
+        raise ValueError(
+            f"{opened.path!r} is not the store that the model was trained on: it has no {split} split, use all"
+        )
     seen = opened.field["time"].sel(time=slice(plan.trained_from, plan.trained_to)).values
     chosen = np.flatnonzero(~np.isin(times, seen))
     if not len(chosen):
-        raise ValueError(f"every sample of {opened.path!r} lies in the span that the model was trained on: use --split all")
+        raise ValueError(
+            f"every sample of {opened.path!r} lies in the span that the model was trained on: use --split all"
+        )
     return chosen
 
 
@@ -138,17 +161,13 @@ def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataA
     return learned.load() if same else None
 
 
-def _reconstructed(network: Any, plan: Plan, opened: Store, chosen: np.ndarray, seed: int) -> xr.DataArray:  # noqa: ANN401
+def reconstructed(network: VAMoH, plan: Plan, opened: Store, chosen: np.ndarray, seed: int) -> xr.DataArray:
     """A classic model's mean of each field, given the field."""
     lattice, parts = Lattice.of(opened.field), []
+    framing = replace(plan.framing, points=0)  # training may see a few points of each field, this is of all of them
     for part in read_samples(opened, chosen):
-        batch, _ = plan.framing.training(part.fields, part.times, lattice, np.random.default_rng(seed))
+        batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng(seed))
         with torch.no_grad():
             mean = network.complete(batch, batch, torch.zeros(len(part.fields), plan.spec.latent)).mean
         parts.append(plan.scaling.to_kelvin(mean[..., 0]).reshape(part.fields.shape))
     return opened.field.isel(time=chosen).copy(data=np.concatenate(parts))
-
-
-def _training_mean(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray:
-    mean = opened.field.isel(time=split_of(plan.config, opened).train).mean("time").load()
-    return mean.broadcast_like(truth).transpose(*truth.dims)

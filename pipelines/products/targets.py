@@ -101,8 +101,11 @@ def stations(path: str | Path) -> Target:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no station list {path}: expected a CSV file with latitude and longitude")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a text file of comma-separated values in UTF-8") from error
     if not rows:
         raise ValueError(f"{path} holds no station: expected a header with latitude and longitude, and a line for each")
     columns = {(name or "").strip().lower(): name for name in rows[0]}
@@ -116,7 +119,9 @@ def stations(path: str | Path) -> Target:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {line}: latitude and longitude must be numbers") from error
         if not (-90 <= latitude <= 90 and -360 <= longitude <= 360):
-            raise ValueError(f"{path}, line {line}: no place on Earth has latitude {latitude:g}, longitude {longitude:g}")
+            raise ValueError(
+                f"{path}, line {line}: no place on Earth has latitude {latitude:g}, longitude {longitude:g}"
+            )
         places.append((latitude, longitude, row[found[2]] if found[2] else str(line - 1)))
     latitudes, longitudes, names = zip(*places, strict=True)
     return Target(latitude=np.array(latitudes), longitude=np.array(longitudes), names=tuple(names))
@@ -138,8 +143,10 @@ def within(target: Target, region: Region) -> Target:
         part = Target(latitude=target.latitude[keep], longitude=target.longitude[keep], names=names)
     else:
         order = np.argsort(along[columns], kind="stable")
-        longitude = target.longitude[columns][order]
-        part = Target(latitude=target.latitude[rows], longitude=np.unwrap(longitude, period=360.0))
+        longitude = np.unwrap(target.longitude[columns][order], period=360.0)
+        if longitude.size:  # written as the region is: -20..40 stays that, and is not 340..400
+            longitude = np.round(longitude - 360.0 * np.floor((longitude[0] - west + _EDGE_DEG) / 360.0), 9)
+        part = Target(latitude=target.latitude[rows], longitude=longitude)
     if not part.latitude.size or not part.longitude.size:
         raise ValueError(f"--region {','.join(f'{edge:g}' for edge in region)} holds no point of the target")
     return part
@@ -158,7 +165,9 @@ def check_inside(target: Target, lattice: Lattice) -> None:
         return
     columns = np.diff(lattice.longitude).max() if len(lattice.longitude) > 1 else 0.0
     middle = (lattice.longitude[0] + lattice.longitude[-1]) / 2
-    away = np.abs((target.longitude - middle + 180.0) % 360.0 - 180.0) - (lattice.longitude[-1] - lattice.longitude[0]) / 2
+    away = (
+        np.abs((target.longitude - middle + 180.0) % 360.0 - 180.0) - (lattice.longitude[-1] - lattice.longitude[0]) / 2
+    )
     if away.max() > columns + _EDGE_DEG:
         raise ValueError(
             f"the target reaches longitude {target.longitude.min():g} to {target.longitude.max():g}, the input covers "

@@ -1,14 +1,15 @@
 """Checkpoints: a folder of safetensors and JSON that needs no outside file, written beside and renamed. Never pickle.
 
-    checkpoint.json         the plan (config, spec, scaling, lattice, data fingerprint), progress, metrics, versions
-    model.safetensors       the weights that are used (their moving average)
-    state.safetensors       only where training may go on: the raw weights and the optimiser's moments
+checkpoint.json         the plan (config, spec, scaling, lattice, data fingerprint), progress, metrics, versions
+model.safetensors       the weights that are used (their moving average)
+state.safetensors       only where training may go on: the raw weights and the optimiser's moments
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from vamoh import VAMoH
 from vamoh.random_field import RandomField
 
 FORMAT = 1
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Checkpoint:
         metrics: Of the last validation.
         random_field: The spatial law of members, once it is fitted.
         versions: Of the libraries that wrote it.
-        best: The best validation so far (its CRPS), for a resumed run.
+        best, stale: The best validation so far (its CRPS), and how many came after it, for a resumed run.
     """
 
     plan: Plan
@@ -50,6 +52,7 @@ class Checkpoint:
     random_field: RandomField | None = None
     versions: dict[str, str] = field(default_factory=dict)
     best: float | None = None
+    stale: int = 0
 
 
 def save_checkpoint(
@@ -72,7 +75,10 @@ def save_checkpoint(
         save_file(_tensors(weights), beside / "model.safetensors")
         if training is not None:
             model, optimizer = training
-            save_file({f"weights.{k}": v for k, v in _tensors(model).items()} | _moments(optimizer), beside / "state.safetensors")
+            save_file(
+                {f"weights.{k}": v for k, v in _tensors(model).items()} | _moments(optimizer),
+                beside / "state.safetensors",
+            )
         (beside / "checkpoint.json").write_text(json.dumps(_describe(checkpoint, weights), indent=1))
         for path in beside.iterdir():
             with path.open("rb") as file:
@@ -88,16 +94,20 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
     """
     described = folder / "checkpoint.json"
     if not described.is_file():
-        raise FileNotFoundError(f"{folder} holds no checkpoint: expected a folder with checkpoint.json and model.safetensors")
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint: expected a folder with checkpoint.json and model.safetensors"
+        )
     try:
         tree = json.loads(described.read_text())
+        if not isinstance(tree, dict):
+            raise ValueError("its checkpoint.json holds no description")
         if tree.get("format") != FORMAT:
             raise ValueError(f"it has format {tree.get('format')}, this program reads {FORMAT}")
         checkpoint, vertices = _read(tree)
         model = VAMoH(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
-        raise ValueError(f"the checkpoint {folder} cannot be read: {_first_line(error)}") from error
+    except _DAMAGE as error:
+        raise _unreadable(folder, error) from error
     return checkpoint, model.eval()
 
 
@@ -105,20 +115,39 @@ def load_training(folder: Path, model: VAMoH, optimizer: torch.optim.Optimizer) 
     """Put the raw weights and the optimiser's moments back, in place.
 
     Raises:
-        ValueError: If the checkpoint was written for use, not for going on.
+        ValueError: If the checkpoint was written for use, not for going on, or is damaged.
     """
     path = folder / "state.safetensors"
     if not path.is_file():
         raise ValueError(f"the checkpoint {folder} holds no training state: resume from a run's `last` checkpoint")
-    tensors = load_file(path)
-    model.load_state_dict({key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")})
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for key, value in tensors.items():
-        if key.startswith("moments."):
-            _, place, name = key.split(".")
-            state["state"].setdefault(int(place), {})[name] = value
-    optimizer.load_state_dict(state)
+    try:
+        tensors = load_file(path)
+        model.load_state_dict(
+            {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
+        )
+        state = optimizer.state_dict()
+        state["state"] = {}
+        for key, value in tensors.items():
+            if key.startswith("moments."):
+                _, place, name = key.split(".")
+                state["state"].setdefault(int(place), {})[name] = value
+        optimizer.load_state_dict(state)
+    except _DAMAGE as error:
+        raise _unreadable(folder, error) from error
+
+
+def recover(folder: Path) -> None:
+    """Put back the checkpoint that a kill in the middle of `save_checkpoint` left aside, and remove what it left over.
+
+    To be called when no process writes there.
+    """
+    for aside in folder.parent.glob(f"{folder.name}.old-*"):
+        if folder.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(folder)
+    for unfinished in folder.parent.glob(f"{folder.name}.tmp-*"):
+        shutil.rmtree(unfinished)
 
 
 def _tensors(model: VAMoH) -> dict[str, Tensor]:
@@ -152,6 +181,7 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
         "epoch": checkpoint.epoch,
         "metrics": checkpoint.metrics,
         "best": checkpoint.best,
+        "stale": checkpoint.stale,
         "random_field": None if checkpoint.random_field is None else asdict(checkpoint.random_field),
         "versions": checkpoint.versions,
     }
@@ -171,19 +201,21 @@ def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
         trained_from=tree["trained_from"],
         trained_to=tree["trained_to"],
     )
-    law = tree["random_field"]
+    law: dict[str, Any] | None = tree["random_field"]
     if law is not None:
-        law = RandomField(**{k: tuple(v) if isinstance(v, list) else v for k, v in law.items()})
+        law = law | {"lengths": tuple(law["lengths"]), "weights": tuple(law["weights"])}
     checkpoint = Checkpoint(
         plan=plan,
         epoch=tree["epoch"],
         metrics=tree["metrics"],
-        random_field=law,
+        random_field=None if law is None else RandomField(**law),
         versions=tree["versions"],
         best=tree["best"],
+        stale=tree.get("stale", 0),
     )
     return checkpoint, tuple(tree["vertices"]) or None
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split("\n\t")[0].split())
+    return ValueError(f"the checkpoint {folder} cannot be read: {said or type(error).__name__}")

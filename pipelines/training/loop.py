@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.config import TrainingConfig
-from pipelines.data.store import Store, open_store
 from pipelines.data.split import Split
+from pipelines.data.store import Store, open_store
 from pipelines.data.stream import FieldStream, Index, Samples
 from pipelines.training import members
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_training, save_checkpoint
@@ -34,7 +34,6 @@ from pipelines.training.step import (
     validation_metrics,
 )
 from pipelines.training.tracking import Tracking
-from vamoh import VAMoH
 
 VALIDATION_BATCH = 8
 FITTED_FIELDS = 64
@@ -90,7 +89,13 @@ def run_worker(loop: dict[str, Any]) -> None:
     from ray import train
 
     context = train.get_context()
-    Worker(loop["task"], rank=context.get_world_rank(), world_size=context.get_world_size()).run(train.report)
+    worker = Worker(
+        loop["task"],
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        beside=context.get_local_world_size(),
+    )
+    worker.run(train.report)
 
 
 class Worker:
@@ -99,12 +104,13 @@ class Worker:
     Args:
         task: What to do.
         rank, world_size: Its place.
+        beside: Workers on this machine, which share its CPUs.
     """
 
-    def __init__(self, task: WorkerTask, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, task: WorkerTask, *, rank: int = 0, world_size: int = 1, beside: int = 1) -> None:
         self.task, self.plan, self.rank, self.world_size = task, task.plan, rank, world_size
         self.config: TrainingConfig = self.plan.config.training
-        torch.set_num_threads(self.config.threads or max(1, (os.cpu_count() or 1) // world_size))
+        torch.set_num_threads(self.config.threads or max(1, (os.cpu_count() or 1) // beside))
         self.store = open_store(task.store)
         self.device = _device()
         self.model = self.plan.new_model().to(self.device)
@@ -114,6 +120,7 @@ class Worker:
         self.epoch, self.best, self.stale = 0, float("inf"), 0
         self.metrics: dict[str, float] = {}
         self.tracking = Tracking(task.tracking_uri, task.run_id) if rank == 0 else None
+        self.logged = 0
         if task.resume:
             self._restore()
         if world_size > 1:
@@ -134,7 +141,7 @@ class Worker:
 
     def run(self, report: Any) -> None:  # noqa: ANN401 - ray.train.report
         """Train, validate and keep; then fit the members' random field on the best weights."""
-        while self.epoch < self.config.epochs:
+        while self.epoch < self.config.epochs and not (self.config.patience and self.stale >= self.config.patience):
             self.metrics = self._train_epoch() | {
                 key: value for key, value in self.metrics.items() if key.startswith("validation")
             }
@@ -143,17 +150,16 @@ class Worker:
             if last or self.epoch % self.config.validate_every == 0:
                 self._validate_and_keep()
                 report({**self.metrics, "epoch": self.epoch})
-            if self.tracking is not None:
+            if self.tracking is not None and self.epoch > self.logged:
                 self.tracking.log(self.metrics, self.epoch)
-            if self.config.patience and self.stale >= self.config.patience:
-                break
         if self.rank == 0:
             self._fit_members()
         report({**self.metrics, "epoch": self.epoch})
 
     def _train_epoch(self) -> dict[str, float]:
         share = Share(batch_size=self.config.batch_size, rank=self.rank, world_size=self.world_size)
-        began, sums, rate = time.perf_counter(), {}, 0.0
+        sums: dict[str, Tensor] = {}
+        began, rate = time.perf_counter(), 0.0
         batches = self.stream.epoch(self.epoch)
         noted = 0.0
         try:
@@ -190,10 +196,12 @@ class Worker:
         }
 
     def _validate_and_keep(self) -> None:
-        held = self.task.split.validation if len(self.task.split.validation) else self.task.split.train[:VALIDATION_BATCH]
+        held = (
+            self.task.split.validation if len(self.task.split.validation) else self.task.split.train[:VALIDATION_BATCH]
+        )
         sums = validate(
             self.average,
-            read_samples(self.store, held[self.rank :: self.world_size]),
+            read_samples(self.store, held, rank=self.rank, world_size=self.world_size),
             self.plan.framing,
             self.plan.lattice,
             members=self.config.members,
@@ -209,9 +217,7 @@ class Worker:
             checkpoint = self._checkpoint()
             if better:
                 save_checkpoint(self.task.folder / "best", checkpoint, self.average)
-            save_checkpoint(
-                self.task.folder / "last", checkpoint, self.average, training=(self.model, self.optimizer)
-            )
+            save_checkpoint(self.task.folder / "last", checkpoint, self.average, training=(self.model, self.optimizer))
             self._note(self.epoch * self.stream.batches_per_epoch)
 
     def _fit_members(self) -> None:
@@ -219,10 +225,12 @@ class Worker:
         held = self.task.split.validation if len(self.task.split.validation) else self.task.split.train
         held = held[np.linspace(0, len(held) - 1, min(FITTED_FIELDS, len(held))).round().astype(int)]
         seed = self.plan.config.seed
-        scores, hours = members.normal_scores(
-            model, read_samples(self.store, held), self.plan.framing, self.plan.lattice, seed=seed
+        where = (self.plan.framing, self.plan.lattice)
+        scores, hours = members.normal_scores(model, read_samples(self.store, held), *where, seed=seed)
+        law = replace(
+            members.fit_random_field(scores, hours, self.plan.lattice, seed=seed),
+            spread=members.fit_spread(model, read_samples(self.store, held), *where, seed=seed),
         )
-        law = members.fit_random_field(scores, hours, self.plan.lattice, seed=seed)
         save_checkpoint(self.task.folder / "best", replace(checkpoint, random_field=law), model)
 
     def _restore(self) -> None:
@@ -232,17 +240,27 @@ class Worker:
         self.average.load_state_dict(weights.state_dict())
         self.epoch, self.metrics = checkpoint.epoch, dict(checkpoint.metrics)
         self.best = float("inf") if checkpoint.best is None else checkpoint.best
+        self.stale = checkpoint.stale
+        if self.tracking is not None:  # the steps after the checkpoint were logged before the stop; its own perhaps not
+            self.logged = self.tracking.last_step()
+            if self.logged < self.epoch:
+                self.tracking.log(self.metrics, self.epoch)
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
-            plan=self.plan, epoch=self.epoch, metrics=self.metrics, versions=self.task.versions, best=self.best
+            plan=self.plan,
+            epoch=self.epoch,
+            metrics=self.metrics,
+            versions=self.task.versions,
+            best=self.best,
+            stale=self.stale,
         )
 
     def _reduced(self, means: dict[str, float]) -> dict[str, float]:
         """Means over all workers, whose shares are equal."""
         if self.world_size == 1:
             return means
-        values = torch.tensor(list(means.values()), dtype=torch.float64) / self.world_size
+        values = torch.tensor(list(means.values()), dtype=torch.float64, device=self.device) / self.world_size
         torch.distributed.all_reduce(values)
         return dict(zip(means, values.tolist(), strict=True))
 
@@ -256,10 +274,10 @@ class Worker:
         beside.replace(path)
 
 
-def read_samples(store: Store, index: Index) -> Iterator[Samples]:
-    """Samples by position, a few at a time, in order."""
+def read_samples(store: Store, index: Index, *, rank: int = 0, world_size: int = 1) -> Iterator[Samples]:
+    """Samples by position, a few at a time, in order; of these parts, every `world_size`-th from `rank` on."""
     field = store.field
-    for first in range(0, len(index), VALIDATION_BATCH):
+    for first in range(rank * VALIDATION_BATCH, len(index), world_size * VALIDATION_BATCH):
         part = index[first : first + VALIDATION_BATCH]
         chosen = field.isel({field.dims[0]: part})
         yield Samples(chosen.values, chosen[field.dims[0]].values, part)

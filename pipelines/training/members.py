@@ -2,13 +2,14 @@
 
 Where y(x) is the truth and F the model's distribution there, s(x) = Phi^-1(F(y(x))) is the score that a member's field
 would need to be the truth. Its correlation with distance is fitted by a mixture of Gaussian kernels (non-negative least
-squares), its correlation with the next sample gives the time scale, and its standard deviation is the spread: above one
-where the model is too sure of itself.
+squares), its correlation with the next sample gives the time scale, its standard deviation says whether the model is
+too sure of itself. Tails weigh much in that, so members are given the spread with which they score best (CRPS) instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,18 +20,23 @@ from scipy.spatial import cKDTree
 from pipelines.data.batches import Framing
 from pipelines.data.sphere import Lattice
 from pipelines.data.stream import Samples
-from pipelines.training.step import predict
+from pipelines.data.times import hours_since_1970
+from pipelines.training.step import ensemble_crps, predict
 from vamoh import VAMoH
-from vamoh.random_field import RandomField
+from vamoh.random_field import RandomField, normal_cdf
 
 Array = NDArray[np.float64]
 PAIRS_PER_BIN, BINS, LARGEST_SPREAD = 4000, 24, 1.5
+SPREADS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+SPREAD_POINTS, SPREAD_LEVELS = 2000, 16
 
 
 @torch.no_grad()
-def normal_scores(model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int) -> tuple[Array, Array]:
-    """Scores [T, N] of whole fields, NaN where unobserved, and their times [T] in hours since the first."""
-    framing = Framing(scaling=framing.scaling, factors=framing.factors, points=0, bounded=framing.bounded)
+def normal_scores(
+    model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int
+) -> tuple[Array, Array]:
+    """Scores [T, N] of whole fields, NaN where unobserved, and their times [T] in hours."""
+    framing = replace(framing, points=0)
     scores, times = [], []
     for number, part in enumerate(samples):
         batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
@@ -41,8 +47,27 @@ def normal_scores(model: VAMoH, samples: Iterable[Samples], framing: Framing, la
         score = torch.special.ndtri(level)
         scores.append(torch.where(batch.mask, score, torch.nan).numpy())
         times.append(part.times)
-    stamps = np.concatenate(times)
-    return np.concatenate(scores), np.array([_hours(stamp - stamps[0]) for stamp in stamps])
+    return np.concatenate(scores), hours_since_1970(np.concatenate(times))
+
+
+@torch.no_grad()
+def fit_spread(model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int) -> float:
+    """The spread of `SPREADS` with the least CRPS, over points drawn by area from each field."""
+    sampled = replace(framing, points=min(SPREAD_POINTS, len(lattice.coords)))
+    standard = torch.special.ndtri((torch.arange(SPREAD_LEVELS) + 0.5) / SPREAD_LEVELS)
+    sums = torch.zeros(len(SPREADS), dtype=torch.float64)
+    for number, part in enumerate(samples):
+        batch, _ = sampled.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
+        assert batch.values is not None
+        generator = torch.Generator().manual_seed(seed + number)
+        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
+        mixture = predict(model, batch, noise)
+        for place, spread in enumerate(SPREADS):
+            levels = normal_cdf(spread * standard)
+            members = torch.stack([mixture.quantile(torch.full_like(batch.values, float(v))) for v in levels])
+            crps = ensemble_crps(members, batch.values)[..., 0]
+            sums[place] += torch.where(batch.mask, crps, 0.0).sum().double()
+    return SPREADS[int(sums.argmin())]
 
 
 def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int) -> RandomField:
@@ -54,7 +79,7 @@ def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int
         lattice: Where the N points are.
         seed: Of the pairs that are compared.
     """
-    spread = float(np.sqrt(np.nanmean(scores**2 * lattice.area) / np.mean(lattice.area)))
+    spread = np.sqrt(_mean_over_area(scores**2, lattice))
     distance, correlation, count = _correlogram(scores, lattice, seed)
     shortest = 0.5 * lattice.spacing_rad
     lengths = np.geomspace(shortest, 0.7, 16)
@@ -67,7 +92,7 @@ def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int
     return RandomField(
         lengths=tuple(lengths[kept].tolist()),
         weights=tuple((weights[kept] / weights[kept].sum()).tolist()),
-        time_scale=_time_scale(scores, hours),
+        time_scale=_time_scale(scores, hours, lattice),
         spread=float(np.clip(spread, 1 / LARGEST_SPREAD, LARGEST_SPREAD)),
     )
 
@@ -78,10 +103,12 @@ def _correlogram(scores: Array, lattice: Lattice, seed: int) -> tuple[Array, Arr
     first = rng.choice(len(coords), 40 * PAIRS_PER_BIN, p=lattice.area)
     second = rng.choice(len(coords), 40 * PAIRS_PER_BIN, p=lattice.area)
     near = cKDTree(coords).query(coords[first], k=min(24, len(coords)))[1]
-    second = np.where(rng.random(len(first)) < 0.5, near[np.arange(len(first)), rng.integers(near.shape[1], size=len(first))], second)
+    second = np.where(
+        rng.random(len(first)) < 0.5, near[np.arange(len(first)), rng.integers(near.shape[1], size=len(first))], second
+    )
     distance = np.linalg.norm(coords[first] - coords[second], axis=1)
     edges = np.geomspace(0.5 * lattice.spacing_rad, max(distance.max(), lattice.spacing_rad), BINS + 1)
-    variance = np.nanmean(scores**2)
+    variance = _mean_over_area(scores**2, lattice)
     rows = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         chosen = np.flatnonzero((distance > low) & (distance <= high))[:PAIRS_PER_BIN]
@@ -93,18 +120,20 @@ def _correlogram(scores: Array, lattice: Lattice, seed: int) -> tuple[Array, Arr
     return tuple(np.array(column, dtype=float) for column in zip(*rows, strict=True))  # type: ignore[return-value]
 
 
-def _time_scale(scores: Array, hours: Array) -> float:
+def _mean_over_area(values: Array, lattice: Lattice) -> float:
+    """The mean of [T, N] over what is not NaN, weighted by area."""
+    seen = np.isfinite(values)
+    return float((np.where(seen, values, 0.0) * lattice.area).sum() / (seen * lattice.area).sum())
+
+
+def _time_scale(scores: Array, hours: Array, lattice: Lattice) -> float:
     """tau of exp(-dt^2 / 2 tau^2) from neighbouring samples; a member goes on through at least a quarter of a step."""
     steps = np.diff(hours)
     if not len(steps):
         return 1.0
     usual = np.median(steps)
     pairs = np.flatnonzero(np.abs(steps - usual) < 0.5 * usual)
-    correlation = np.nanmean(scores[pairs] * scores[pairs + 1]) / np.nanmean(scores**2)
+    correlation = _mean_over_area(scores[pairs] * scores[pairs + 1], lattice) / _mean_over_area(scores**2, lattice)
     if not correlation > 1e-3:
         return float(0.25 * usual)
-    return float(usual / np.sqrt(-2 * np.log(min(correlation, 0.9999))))
-
-
-def _hours(step: object) -> float:
-    return float(step / np.timedelta64(1, "s")) / 3600 if isinstance(step, np.timedelta64) else step.total_seconds() / 3600  # type: ignore[attr-defined]
+    return float(usual / np.sqrt(-2 * np.log(min(float(correlation), 0.9999))))

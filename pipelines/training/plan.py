@@ -83,7 +83,9 @@ def make_plan(config: Config, store: Store) -> Plan:
         ValueError: If the store's kind, grid or length does not suit the config.
     """
     if store.domain != "sphere":
-        raise ValueError(f"training needs a store of climate fields on the sphere, {store.path!r} is of the {store.domain}")
+        raise ValueError(
+            f"training needs a store of climate fields on the sphere, {store.path!r} is of the {store.domain}"
+        )
     lattice, split = Lattice.of(store.field), split_of(config, store)
     if len(split.train) < config.training.batch_size:
         raise ValueError(
@@ -97,7 +99,10 @@ def make_plan(config: Config, store: Store) -> Plan:
     if config.context is not None and spec.local is not None:
         factors = config.context.factors
         if min(lattice.shape) <= factors[1]:
-            raise ValueError(f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: lower context.every")
+            raise ValueError(
+                f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: "
+                "lower context.every"
+            )
         residual = _residual_std(store, split, lattice, factors)
         scaling = Scaling(offset=numbers.mean, scale=residual)
         spec = replace(

@@ -26,6 +26,16 @@ _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>
 _RUN = re.compile(r"^[0-9a-f]{32}$")
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no model can have.
+
+    Raises:
+        ValueError: If there is anything but letters, digits, '-', '_' and '.' in it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ValueError(f"a model's name is letters, digits, '-', '_' and '.', got {name!r}")
+
+
 def register_version(name: str, run_id: str, scores: dict[str, float]) -> str:
     """Register the best checkpoint of a run (its artifact) and give it its alias; returns the version.
 
@@ -34,8 +44,7 @@ def register_version(name: str, run_id: str, scores: dict[str, float]) -> str:
         run_id: The run whose artifact it is.
         scores: Kept as tags of the version.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise ValueError(f"a model's name is letters, digits, '-', '_' and '.', got {name!r}")
+    check_name(name)
     mlflow = client()
     try:
         mlflow.create_registered_model(name)
@@ -49,6 +58,11 @@ def register_version(name: str, run_id: str, scores: dict[str, float]) -> str:
     alias = CHALLENGER if CHAMPION in mlflow.get_registered_model(name).aliases else CHAMPION
     mlflow.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
+
+
+def promote(name: str, version: str) -> None:
+    """Make a version the champion."""
+    client().set_registered_model_alias(name, CHAMPION, version)
 
 
 def resolve(model: str) -> tuple[Path, dict[str, str]]:
@@ -157,7 +171,7 @@ def _row(version: Any, aliases: list[str]) -> dict[str, Any]:  # noqa: ANN401 - 
         "aliases": sorted(aliases),
         "run_id": version.run_id,
         "created": int(version.creation_timestamp),
-        "scores": {key: float(value) for key, value in version.tags.items()},
+        "scores": {key: float(value) for key, value in version.tags.items() if key.startswith("validation_")},
     }
 
 
@@ -167,6 +181,8 @@ def _fetch(source: str) -> Path:
         return Path(unquote(parsed.path))
     folder = tempfile.mkdtemp(prefix="vamoh-model-")
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=tracking_uri()))
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=tracking_uri())
+        )
     except MlflowException as error:
         raise ValueError(f"the model's checkpoint cannot be fetched from {source}: {error}") from error

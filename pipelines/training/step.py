@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -85,7 +85,9 @@ def draw(
 
 def make_optimizer(model: VAMoH, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with a rate and a decay for feature grids, for the local read-out's networks, and for the rest."""
-    grids, local, rest = [], [], []
+    grids: list[nn.Parameter] = []
+    local: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (grids if ".tables." in name else local if name.startswith("local.") else rest).append(parameter)
     groups = [
@@ -108,17 +110,23 @@ def set_rates(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: in
 
 
 def take_step(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
-    """Differentiate, clip and update; refuses a loss that is not finite before anything is changed.
+    """Differentiate, clip and update; refuses a loss or a gradient that is not finite before anything is changed.
 
     Raises:
-        FloatingPointError: If the loss is not finite.
+        FloatingPointError: If the loss or the gradient is not finite.
     """
-    if not torch.isfinite(loss):
-        raise FloatingPointError("the loss is not finite: lower the learning rates, or look for faulty values in the store")
+    _refuse_unless_finite(loss, "loss")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    _refuse_unless_finite(torch.nn.utils.clip_grad_norm_(model.parameters(), clip), "gradient")
     optimizer.step()
+
+
+def _refuse_unless_finite(value: Tensor, what: str) -> None:
+    if not torch.isfinite(value):
+        raise FloatingPointError(
+            f"the {what} is not finite: lower the learning rates, or look for faulty values in the store"
+        )
 
 
 @torch.no_grad()
@@ -132,7 +140,7 @@ def ensemble_crps(members: Tensor, truth: Tensor) -> Tensor:
     """CRPS of an ensemble [M, ...] as a distribution of M equal steps; the same shape as `truth`."""
     count = len(members)
     ordered = members.sort(dim=0).values
-    rank = torch.arange(count, dtype=members.dtype).view(-1, *[1] * truth.ndim)
+    rank = torch.arange(count, dtype=members.dtype, device=members.device).view(-1, *[1] * truth.ndim)
     return (members - truth).abs().mean(dim=0) - (ordered * (2 * rank + 1 - count)).sum(dim=0) / count**2
 
 
@@ -158,23 +166,30 @@ def validate(
 
     Returns:
         [4] float64: squared error, CRPS (both in kelvin), log score (nats in model units), and the weight of each;
-        area weighted. The ensemble is the distribution's quantiles at (i + 1/2) / M for one latent a field.
+        area weighted. The ensemble is the distribution's quantiles at (i + 1/2) / M for one latent a field. Draws
+        are a function of the seed and of a part's first position, so that it does not matter which worker has which.
     """
-    framing = Framing(scaling=framing.scaling, factors=framing.factors, points=0, bounded=framing.bounded)
-    area = torch.from_numpy(lattice.area).float()
-    sums = torch.zeros(4, dtype=torch.float64)
-    for number, part in enumerate(samples):
+    framing = replace(framing, points=0)
+    device = next(model.parameters()).device
+    area = torch.from_numpy(lattice.area).float().to(device)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    for part in samples:
+        number = int(part.position[0])
         batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
+        batch = batch.to(device)
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
-        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
+        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator).to(device)
         mixture = predict(model, batch, noise)
         levels = (torch.arange(members) + 0.5) / members
         ensemble = torch.stack([mixture.quantile(torch.full_like(batch.values, float(level))) for level in levels])
         weight = area * batch.mask
         error = (mixture.mean - batch.values)[..., 0] ** 2 * framing.scaling.scale**2
         crps = ensemble_crps(ensemble, batch.values)[..., 0] * framing.scaling.scale
-        sums += torch.stack([(part * weight).sum() for part in (error, crps, mixture.log_prob(batch.values))] + [weight.expand(len(error), -1).sum()]).double()
+        sums += torch.stack(
+            [(part * weight).sum() for part in (error, crps, mixture.log_prob(batch.values))]
+            + [weight.expand(len(error), -1).sum()]
+        ).double()
     return sums
 
 
@@ -182,4 +197,8 @@ def validation_metrics(sums: Tensor) -> dict[str, float]:
     """RMSE and CRPS in kelvin and the mean log score from the sums of `validate`."""
     error, crps, score, weight = sums.tolist()
     weight = max(weight, 1e-12)
-    return {"validation_rmse": math.sqrt(error / weight), "validation_crps": crps / weight, "validation_log_score": score / weight}
+    return {
+        "validation_rmse": math.sqrt(error / weight),
+        "validation_crps": crps / weight,
+        "validation_log_score": score / weight,
+    }

@@ -71,6 +71,10 @@ class Tracking:
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
+    def last_step(self) -> int:
+        """The last epoch that was logged; 0 before the first."""
+        return max((metric.step for metric in self._client.get_metric_history(self.run_id, "loss")), default=0)
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a file, or a folder with all that is in it."""
         if path.is_dir():

@@ -1,8 +1,8 @@
 """The training run: Ray Train around `step`, checkpoints, MLflow, and the way back after a stop.
 
-The driver opens the store, makes the plan and the MLflow run, and starts the workers (none: the loop runs in this process,
-without Ray processes). Every order and every draw is a function of (seed, epoch, step), so a run that is resumed from its
-`last` checkpoint goes on as if it had not stopped.
+The driver opens the store, makes the plan and the MLflow run, and starts the workers (none: the loop runs in this
+process, without Ray processes). Every order and every draw is a function of (seed, epoch, step), so a run that is
+resumed from its `last` checkpoint goes on as if it had not stopped.
 
     runs/NAME/last/         weights, optimiser state and progress, after each validation
     runs/NAME/best/         the weights with the best validation CRPS: what is registered and used
@@ -15,10 +15,13 @@ import json
 import logging
 import os
 import platform
+import re
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,10 +29,10 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.data.store import open_store
-from pipelines.training.checkpoint import load_checkpoint
+from pipelines.training.checkpoint import load_checkpoint, recover
 from pipelines.training.loop import Progress, WorkerTask, run_worker
 from pipelines.training.plan import Plan, make_plan, split_of
-from pipelines.training.registry import ARTIFACT, register_version
+from pipelines.training.registry import ARTIFACT, check_name, register_version
 from pipelines.training.tracking import Tracking, flatten, git_revision
 
 LIBRARIES = ("torch", "ray", "mlflow", "xarray", "zarr", "dask", "numpy")
@@ -88,6 +91,10 @@ def train(
         raise ValueError(
             f"training.batch_size {config.training.batch_size} cannot be shared by {workers} workers: use a multiple"
         )
+    if register is not None:
+        check_name(register)
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ValueError(f"a run's name is letters, digits, '-', '_' and '.', got {name!r}")
     opened = open_store(store)
     name = name or f"{opened.variable}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder = Path("runs").absolute() / name
@@ -113,7 +120,7 @@ def train(
         registered = None
         if register is not None:
             registered = register_version(register, tracking.run_id, best.metrics)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray's own handlers of signals leave by the second
         tracking.finish("KILLED")
         raise
     except BaseException:
@@ -131,7 +138,9 @@ def train(
 
 def _fresh_plan(folder: Path, config: Config, store: str) -> Plan:
     if (folder / "run.json").exists():
-        raise FileExistsError(f"a run named {folder.name} exists already: choose another --name, or go on with --resume")
+        raise FileExistsError(
+            f"a run named {folder.name} exists already: choose another --name, or go on with --resume"
+        )
     plan = make_plan(config, open_store(store))
     folder.mkdir(parents=True, exist_ok=True)
     return plan
@@ -139,8 +148,12 @@ def _fresh_plan(folder: Path, config: Config, store: str) -> Plan:
 
 def _resumed_plan(folder: Path, config: Config, fingerprint: str) -> Plan:
     """The plan that the run began with, if what is given now is the same."""
+    for kept in ("last", "best"):
+        recover(folder / kept)
     if not (folder / "last" / "checkpoint.json").is_file():
-        raise FileNotFoundError(f"there is nothing to resume in {folder}: the run has no checkpoint yet, start it without --resume")
+        raise FileNotFoundError(
+            f"there is nothing to resume in {folder}: the run has no checkpoint, start one under another --name"
+        )
     plan = load_checkpoint(folder / "last")[0].plan
     before, now = (flatten(each.model_dump(mode="json")) for each in (plan.config, config))
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in now | before if before.get(key) != now.get(key)]
@@ -148,8 +161,8 @@ def _resumed_plan(folder: Path, config: Config, fingerprint: str) -> Plan:
         raise ValueError(f"the config differs from the one that run {folder.name} began with: {'; '.join(changed[:5])}")
     if plan.fingerprint != fingerprint:
         raise ValueError(
-            f"the store's content differs from what run {folder.name} began with (fingerprint {plan.fingerprint[:12]} -> "
-            f"{fingerprint[:12]}): resume with the same store"
+            f"the store's content differs from what run {folder.name} began with (fingerprint "
+            f"{plan.fingerprint[:12]} -> {fingerprint[:12]}): resume with the same store"
         )
     return plan
 
@@ -175,18 +188,25 @@ def _tracking(folder: Path, name: str, plan: Plan, workers: int, resume: bool) -
 
 
 def _run(task: WorkerTask, workers: int) -> None:
-    """Run the workers to their end."""
+    """Run the workers to their end.
+
+    Raises:
+        ValueError: If what they were given cannot be trained on.
+        RuntimeError: If a worker failed otherwise.
+    """
     import ray
     from ray.train import RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
-    started = False
+    started, interrupt = False, signal.getsignal(signal.SIGINT)
     if workers and not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
         if address:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init("local", num_cpus=max(workers, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                "local", num_cpus=max(workers, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR
+            )
         started = True
     try:
         TorchTrainer(
@@ -195,12 +215,19 @@ def _run(task: WorkerTask, workers: int) -> None:
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=_gpus_in_cluster(workers)),
             run_config=RunConfig(name=f"attempt-{time.time_ns()}", storage_path=str(task.folder / "ray")),
         ).fit()
+    except FloatingPointError as error:
+        raise ValueError(str(error)) from error
     except WorkerGroupError as error:
         cause = next(iter(error.worker_failures.values()), error)
-        raise RuntimeError(f"a training worker failed: {str(cause).strip().splitlines()[-1]}") from error
+        foreseen = isinstance(cause, ValueError | OSError | FloatingPointError)
+        said = f"a training worker failed: {str(cause).strip().splitlines()[-1]}"
+        raise (ValueError if foreseen else RuntimeError)(said) from error
     finally:
         if started:
             ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # Ray leaves its own behind
+        shutil.rmtree(task.folder / "ray", ignore_errors=True)
 
 
 def _gpus_in_cluster(workers: int) -> bool:
@@ -237,5 +264,5 @@ def _watched(path: Path, progress: Callable[[Progress], None] | None) -> Iterato
     finally:
         done.set()
         thread.join()
-        if path.is_file():
+        with suppress(OSError):
             progress(Progress.from_json(path.read_text()))

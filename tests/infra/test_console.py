@@ -51,15 +51,26 @@ def test_on_a_narrow_terminal_the_bar_keeps_its_count_and_its_time(monkeypatch: 
     assert max(map(len, lines)) <= 40
 
 
-def test_facts_and_tables_fold_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_fold_and_maps_are_left_out_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with narrow_terminal(monkeypatch) as terminal:
         print_facts([("fingerprint", "f" * 64)])
-        print_table(["", "rmse"], [["bilinear and the mean residual of training", "0.3"]])
         print_lines("#" * 60)
     lines = lines_of(terminal)
     assert max(map(len, lines)) <= 40
-    assert sum(line.count("f") for line in lines) >= 64
+    assert sum(line.count("f") for line in lines[:-1]) == 65  # and the one of "fingerprint"
     assert lines[-1] == "(a map needs 60 columns)"
+
+
+def test_a_table_that_does_not_fit_becomes_lists_without_losing_a_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, rows = ["", "rmse", "spread_skill"], [["bilinear + mean residual", "0.3541", ""], ["vamoh", "0.3", "1.02"]]
+    with narrow_terminal(monkeypatch) as terminal:
+        print_table(columns, rows)
+        print_table(columns[:2], [["vamoh", "0.3"]])
+    assert [line.split() for line in lines_of(terminal)] == [
+        ["bilinear", "+", "mean", "residual"], ["rmse", "0.3541"], [], ["vamoh"], ["rmse", "0.3"],
+        ["spread_skill", "1.02"], [],
+        ["rmse"], ["vamoh", "0.3"],
+    ]  # fmt: skip
 
 
 def test_json_keeps_words_of_every_language_and_no_nan() -> None:

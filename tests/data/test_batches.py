@@ -1,0 +1,143 @@
+"""Fields become batches that say nothing but what the fields say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pipelines.data.batches import Framing, Scaling
+from pipelines.data.climate import open_source
+from pipelines.data.sphere import Lattice, unit_vectors
+
+SCALING = Scaling(offset=278.5, scale=3.7)
+
+
+@pytest.fixture(scope="module")
+def world(era5_sample: Path) -> xr.DataArray:
+    """Four real fields of the globe at 4 degrees."""
+    return open_source(era5_sample, every=4).isel(time=slice(0, 4)).compute()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def training(field: xr.DataArray, framing: Framing, rng: np.random.Generator):  # noqa: ANN201
+    return framing.training(field.values, field["time"].values, Lattice.of(field), rng)
+
+
+def test_scaling_round_trips(world) -> None:
+    back = SCALING.to_kelvin(SCALING.to_model(world.values))
+    assert back.dtype == np.float64
+    np.testing.assert_allclose(back, world.values, atol=1e-4)
+
+
+@pytest.mark.parametrize("factors", [(4, 4), (2, 5)])
+def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
+    lattice = Lattice.of(world)
+    for _ in range(6):
+        batch, total = training(world, Framing(scaling=SCALING, factors=factors), rng)
+        assert total == world[0].size
+        assert batch.context is not None and batch.context.values is not None
+        near = np.linalg.norm(batch.context.coords.numpy()[0][:, None] - lattice.coords.astype(np.float32), axis=-1)
+        assert near.min(axis=1).max() < 1e-6
+        expected = SCALING.to_model(world.values.reshape(4, -1)[:, near.argmin(axis=1)])
+        torch.testing.assert_close(batch.context.values[..., 0], expected)
+
+
+def test_one_factor_means_the_lattice_from_its_first_point(world, rng) -> None:
+    batch, _ = training(world, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    lattice = Lattice.of(world).every(4)
+    expected = world.values[:, ::4, ::4].reshape(4, -1)[:, lattice.context_index]
+    assert batch.context is not None and batch.context.values is not None
+    torch.testing.assert_close(batch.context.values[..., 0], SCALING.to_model(expected))
+
+
+def test_the_base_is_the_value_itself_at_a_context_point(world, rng) -> None:
+    batch, _ = training(world, Framing(scaling=SCALING, factors=(3, 3)), rng)
+    lattice = Lattice.of(world)
+    held = np.arange(world[0].size).reshape(lattice.shape)[::3, ::3].ravel()
+    assert batch.base is not None and batch.values is not None
+    torch.testing.assert_close(batch.base[:, held], batch.values[:, held], atol=1e-4, rtol=0)
+
+
+def test_points_are_drawn_in_proportion_to_the_area_that_they_stand_for(world) -> None:
+    lattice, framing = Lattice.of(world), Framing(scaling=SCALING, factors=None, points=100)
+    rows = {float(np.float32(np.sin(np.deg2rad(latitude)))): row for row, latitude in enumerate(lattice.latitude)}
+    counts = np.zeros(len(lattice.latitude))
+    for step in range(400):
+        batch, _ = training(world[:1], framing, np.random.default_rng((0, step)))
+        for height in batch.coords[0, :, 2].tolist():
+            counts[rows[height]] += 1
+    share = lattice.area.reshape(lattice.shape).sum(axis=1)
+    expected = share * counts.sum()
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected) + 0.03 * expected).all()
+
+
+@pytest.mark.parametrize("points", [0, 77, 10**6])
+def test_no_point_is_drawn_twice(world, points, rng) -> None:
+    batch, total = training(world, Framing(scaling=SCALING, factors=None, points=points), rng)
+    assert batch.num_points == (points if points == 77 else total)
+    lattice = Lattice.of(world)
+    poles = 2 * (lattice.shape[1] - 1) if points != 77 else 0
+    assert len(np.unique(batch.coords[0].numpy(), axis=0)) >= batch.num_points - poles - (2 if points == 77 else 0)
+
+
+def test_the_training_path_and_the_query_path_give_the_same_tensors(world, rng) -> None:
+    framing, lattice = Framing(scaling=SCALING, factors=(4, 4)), Lattice.of(world)
+    trained, _ = training(world, framing, rng)
+    coarse = world.values[:, ::4, ::4].astype(np.float64)  # as a user's file might hold them
+    asked = framing.query(lattice.points, world["time"].values, coarse=coarse, lattice=lattice.every(4))
+    for name in ("coords", "covariates", "base"):
+        assert torch.equal(getattr(trained, name), getattr(asked, name)), name
+    for name in ("coords", "values", "observed"):
+        assert torch.equal(getattr(trained.context, name), getattr(asked.context, name)), name
+
+
+def test_what_is_missing_becomes_unobserved_and_nothing_else_does(world, rng) -> None:
+    field = world.copy(deep=True)
+    field[0, 3:9, 5:30] = np.nan
+    field[2, 0, 0] = np.nan
+    batch, _ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    missing = np.isnan(field.values.reshape(4, -1))
+    np.testing.assert_array_equal(~batch.mask.numpy(), missing)
+    assert batch.context is not None
+    known = Lattice.of(field).every(4).context_index
+    np.testing.assert_array_equal(
+        ~batch.context.mask.numpy(), np.isnan(field.values[:, ::4, ::4].reshape(4, -1)[:, known])
+    )
+    assert batch.base is not None and torch.isfinite(batch.base).all()
+
+
+def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(world, rng) -> None:
+    field = world.copy(deep=True)
+    field[1] = np.nan
+    field[3, ::4, ::4] = np.nan  # something to explain, and no context to explain it from
+    batch, _ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    assert not batch.mask[1].any()
+    assert not batch.mask[3].any()
+    assert batch.base is not None and torch.isfinite(batch.base).all()
+
+
+def test_bounded_values_stay_within_their_bounds(world, rng) -> None:
+    low, high = float(world.min()) + 5, float(world.max()) - 5
+    framing = Framing(scaling=Scaling(offset=low, scale=high - low), factors=None, bounded=True)
+    batch, _ = training(world, framing, rng)
+    assert batch.values is not None
+    assert (batch.values.min(), batch.values.max()) == (0, 1)
+    assert batch.mask.all()
+
+
+def test_the_places_asked_for_may_be_anywhere_in_either_convention(world) -> None:
+    framing, lattice = Framing(scaling=SCALING, factors=(1, 1)), Lattice.of(world)
+    given = {"coarse": world.values, "lattice": lattice}
+    latitude, longitude = np.array([51.5, -33.9, 90.0]), np.array([-0.1, 151.2, 77.0])
+    one = framing.query((latitude, longitude), world["time"].values, **given)
+    other = framing.query((latitude, np.mod(longitude, 360)), world["time"].values, **given)
+    assert torch.equal(one.coords, other.coords)
+    torch.testing.assert_close(one.base, other.base, atol=1e-5, rtol=0)
+    torch.testing.assert_close(one.covariates, other.covariates, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(one.coords[0], unit_vectors(latitude, longitude), atol=1e-7)

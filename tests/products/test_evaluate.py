@@ -1,0 +1,110 @@
+"""Scores are those of the arrays themselves, on the samples that the split says, beside the baselines."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import pipelines
+from pipelines.data.climate import ingest
+from pipelines.data.store import open_store
+from pipelines.products import baselines, skill
+from pipelines.products.downscale import downscale
+from pipelines.products.evaluate import _samples, evaluate, reconstructed
+from pipelines.training.plan import split_of
+from pipelines.training.registry import load_model
+
+
+@pytest.fixture(scope="module")
+def scored(trained) -> dict:
+    return evaluate(str(trained.checkpoint), trained.store, members=4)
+
+
+@pytest.fixture(scope="module")
+def other_store(globe_store, tmp_path_factory) -> str:
+    """The same fields and one more that was not seen, ten days after the last."""
+    field = open_store(globe_store).field.load()
+    later = field[-1:].assign_coords(time=field["time"][-1:] + np.timedelta64(10, "D"))
+    longer = xr.concat([field, later], "time").assign_attrs(units="K").to_dataset(name="t2m")
+    return ingest(longer, tmp_path_factory.mktemp("other") / "longer.zarr").path
+
+
+def test_scores_are_those_of_the_members_themselves(scored, teller, truth) -> None:
+    result = downscale(truth[:, ::3, ::3], teller, factor=3, members=4)["t2m"].compute()
+    for key, weighted in (("scores", True), ("scores_unweighted", False)):
+        assert scored[key]["vamoh"] == pytest.approx(skill.ensemble_scores(result, truth, weighted=weighted), rel=1e-5)
+    assert scored["scores"]["vamoh"]["crps"] < scored["scores"]["vamoh"]["mae"]
+
+
+def test_baselines_stand_beside(scored, truth, globe_store) -> None:
+    assert list(scored["scores"]) == ["vamoh", "bilinear", "bicubic", "mean residual", "local ridge"]
+    coarse = truth[:, ::3, ::3]
+    bilinear = baselines.bilinear(coarse, truth["latitude"].values, truth["longitude"].values)
+    assert scored["scores"]["bilinear"] == pytest.approx(skill.point_scores(bilinear, truth), rel=1e-5)
+    learned = open_store(globe_store).field[:18].load()
+    mean = baselines.MeanResidual().fit(learned, learned[:, ::3, ::3]).predict(coarse)
+    direct = skill.gaussian_scores(mean["mean"], mean["std"], truth)
+    assert scored["scores"]["mean residual"] == pytest.approx(direct, rel=1e-5)
+
+
+def test_what_was_scored_is_told(scored, trained, truth) -> None:
+    told = {key: scored[key] for key in ("task", "split", "samples", "factor", "members", "seed", "units")}
+    assert told == {
+        "task": "downscaling",
+        "split": "test",
+        "samples": 6,
+        "factor": 3,
+        "members": 4,
+        "seed": 0,
+        "units": "K",
+    }
+    assert scored["fingerprint"] == open_store(trained.store).fingerprint
+    assert scored["from"] == str(truth["time"].values[0])[:16]
+
+
+def test_the_splits_of_the_training_store_are_those_of_training(trained, teller, globe_store) -> None:
+    opened, plan = open_store(globe_store), teller.checkpoint.plan
+    split = split_of(plan.config, opened)
+    for name in ("train", "validation", "test"):
+        np.testing.assert_array_equal(_samples(opened, plan, name), split.named(name))
+    assert len(_samples(opened, plan, "all")) == 24
+    with pytest.raises(ValueError, match="a split is train, validation, test or all"):
+        evaluate(str(trained.checkpoint), globe_store, split="tests")
+
+
+def test_another_store_is_tested_on_what_lies_outside_the_span_of_training(trained, other_store, globe_store) -> None:
+    result = evaluate(str(trained.checkpoint), other_store, members=1)
+    assert result["samples"] == 7
+    assert "reference" in result["note"] and list(result["scores"]) == ["vamoh", "bilinear", "bicubic"]
+    with pytest.raises(ValueError, match="not the store that the model was trained on"):
+        evaluate(str(trained.checkpoint), other_store, split="train")
+    beside = evaluate(str(trained.checkpoint), other_store, members=1, reference=globe_store)
+    assert "local ridge" in beside["scores"] and "note" not in beside
+
+
+def test_a_store_inside_the_span_of_training_is_refused_as_a_test(trained, globe_store, tmp_path) -> None:
+    part = open_store(globe_store).field[2:6].assign_attrs(units="K").load()
+    inside = ingest(part.to_dataset(name="t2m"), tmp_path / "inside.zarr").path
+    with pytest.raises(ValueError, match="use --split all"):
+        evaluate(str(trained.checkpoint), inside)
+    assert evaluate(str(trained.checkpoint), inside, split="all", members=1)["samples"] == 4
+
+
+@pytest.mark.parametrize(("factor", "message"), [(46, "no grid"), (0, "at least 2"), (-3, "at least 2")])
+def test_a_factor_that_leaves_no_grid_is_refused(trained, globe_store, factor, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(str(trained.checkpoint), globe_store, factor=factor)
+
+
+def test_a_classic_model_is_scored_on_what_it_reconstructs(classic, globe_store, truth) -> None:
+    result = pipelines.evaluate(str(classic.checkpoint), globe_store)
+    assert result["task"] == "reconstruction" and list(result["scores"]) == ["vamoh", "training mean"]
+    checkpoint, network, _ = load_model(str(classic.checkpoint))
+    again = reconstructed(network, checkpoint.plan, open_store(globe_store), np.arange(18, 24), 0)
+    assert again.shape == truth.shape and np.isfinite(again).all()
+    assert result["scores"]["vamoh"] == pytest.approx(skill.point_scores(again, truth), rel=1e-5)
+    mean = open_store(globe_store).field[:18].mean("time").load().broadcast_like(truth).transpose(*truth.dims)
+    assert result["scores"]["training mean"] == pytest.approx(skill.point_scores(mean, truth), rel=1e-5)
+
+
+def test_a_classic_model_leaves_the_training_mean_out_where_it_is_not_known(classic, other_store) -> None:
+    assert list(evaluate(str(classic.checkpoint), other_store)["scores"]) == ["vamoh"]

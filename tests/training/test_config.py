@@ -1,0 +1,116 @@
+"""A config says what it means, survives the way through JSON, and refuses what it does not know."""
+
+import json
+
+import pytest
+import yaml
+
+from pipelines.config import Config, load_config, parse_config, presets
+from pipelines.training.tracking import flatten
+
+MOST_PARAMS_OF_ONE_CALL = 100
+
+
+def refusal(source: str, *overrides: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        load_config(source, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_says_what_it_is_for(name) -> None:
+    config = load_config(name)
+    assert config.description
+    assert len(flatten(config.model_dump(mode="json"))) <= MOST_PARAMS_OF_ONE_CALL
+
+
+def test_the_shipped_presets_are_there() -> None:
+    assert {"era5", "downscale", "demo"} <= set(presets())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_config_survives_json_and_yaml(name) -> None:
+    config = load_config(name, ["split.test=2019-03-24:2019-03-31"])
+    tree = config.model_dump(mode="json")
+    for back in (parse_config(json.loads(json.dumps(tree))), parse_config(yaml.safe_load(yaml.safe_dump(tree)))):
+        assert back == config
+        assert back.fingerprint == config.fingerprint
+
+
+def test_a_fingerprint_names_the_content() -> None:
+    names = {load_config("downscale", changes).fingerprint for changes in ([], ["seed=1"], ["context.every=2"])}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "nearest"),
+    [
+        ("trainng.epochs=3", "trainng", "training"),
+        ("training.epoch=3", "training.epoch", "epochs"),
+        ("context.evry=3", "context.evry", "every"),
+        ("model.local.kernel=3", "model.local.kernel", "kernels"),
+        ("model.encoder.centre=[1]", "model.encoder.centre", "centres"),
+        ("split.tset=0.5", "split.tset", "test"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(override, key, nearest) -> None:
+    assert refusal("downscale", override) == f"downscale: unknown key {key!r}, did you mean {nearest!r}?"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epochs=0", "downscale: training.epochs: Input should be greater than or equal to 1, got 0"),
+        ("training.epochs=many", 'downscale: training.epochs: Input should be a valid integer, .*, got "many"'),
+        ("context.every=0", "downscale: context.every: Input should be greater than or equal to 1, got 0"),
+        ("context.every=[8, 2]", r"a range of factors is \[low, high\], got \[8, 2\]"),
+        ("split.test=1.5", "downscale: split.test: Input should be less than 1, got 1.5"),
+        ("training.learning_rate=.inf", "downscale: training.learning_rate: Input should be a finite number"),
+        ("training.clip=.nan", "downscale: training.clip: "),
+        ("model.likelihood=norml", "downscale: model.likelihood: Input should be 'normal'"),
+        ("model.latent=0", "latent must be at least 1, got 0"),
+        ("context=null", "`context` and `model.local` come together"),
+        ("seed.x=3", "downscale: seed: Input should be a valid integer|it has no keys"),
+        ("seed", "--set expects key=value"),
+        ("=3", "--set expects key=value"),
+        ("seed=[", "--set seed=.*is not a YAML value"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(override, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_config("downscale", [override])
+    refusal("downscale", override)
+
+
+def test_overrides_reach_every_depth_and_the_last_one_counts() -> None:
+    config = load_config(
+        "downscale", ["seed=3", "seed=4", "model.encoder.centres=[9,3]", "training.learning_rate=1e-3"]
+    )
+    assert (config.seed, config.model.encoder.centres, config.training.learning_rate) == (4, (9, 3), 1e-3)
+    assert load_config("downscale", ["context.every=[2, 8]"]).context.factors == (2, 8)
+    assert load_config("downscale", ["context.every=3"]).context.factors == (3, 3)
+
+
+def test_a_bare_date_is_a_span_of_one_day(tmp_path) -> None:
+    assert load_config("era5", ["split.test=2019-03-24"]).split.test == "2019-03-24"
+    (tmp_path / "mine.yaml").write_text("split: {test: 2019-03-24, train: 2019-03}")
+    assert load_config(str(tmp_path / "mine.yaml")).split.train == "2019-03"
+
+
+def test_a_preset_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    assert refusal("downscal").startswith("there is no preset 'downscal', did you mean 'downscale'?")
+
+
+def test_a_file_is_read_or_refused_in_one_line(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no config file .*none.yaml: give a preset"):
+        load_config(str(tmp_path / "none.yaml"))
+    path = tmp_path / "mine.yaml"
+    path.write_text("")
+    assert load_config(str(path)) == Config()
+    path.write_text("training: [1, 2")
+    assert "is not valid YAML" in refusal(str(path))
+    path.write_text("- 1\n- 2\n")
+    assert "must hold keys and values, got list" in refusal(str(path))
+    path.write_text("training: {epochs: 3, epchs: 4}")
+    assert "unknown key 'training.epchs', did you mean 'epochs'?" in refusal(str(path))

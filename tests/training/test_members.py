@@ -1,0 +1,97 @@
+"""The law of members is found again in what was drawn from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.data.climate import open_source
+from pipelines.data.sphere import Lattice
+from pipelines.training.members import fit_random_field
+from vamoh.random_field import RandomField
+
+
+@pytest.fixture(scope="module")
+def lattices(era5_sample: Path) -> dict[str, Lattice]:
+    """The real lattice of the globe at 4 degrees, and a region of the full one."""
+    whole = open_source(era5_sample)
+    region = whole.sel(latitude=slice(62, 34), longitude=slice(60, 100))
+    return {"globe": Lattice.of(open_source(era5_sample, every=4)), "region": Lattice.of(region)}
+
+
+def drawn(law: RandomField, lattice: Lattice, hours: np.ndarray, members: int) -> list[np.ndarray]:
+    coords = torch.from_numpy(lattice.coords)
+    seeds = [(seed, 1) for seed in range(members)]
+    return list(law.sample(coords, torch.from_numpy(hours), seeds).double().numpy())
+
+
+def correlation(law: RandomField, distance: np.ndarray) -> np.ndarray:
+    kernels = np.exp(-(distance[:, None] ** 2) / (2 * np.array(law.lengths) ** 2))
+    return kernels @ np.array(law.weights)
+
+
+def half_distance(law: RandomField) -> float:
+    """Where the correlation has fallen to one half."""
+    distance = np.linspace(0, 2, 20001)
+    return float(distance[np.argmax(correlation(law, distance) < 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("where", "lengths", "weights"),
+    [
+        ("globe", (0.25,), (1.0,)),
+        ("globe", (0.12, 0.5), (0.5, 0.5)),
+        ("region", (0.06,), (1.0,)),
+        ("region", (0.03, 0.15), (0.6, 0.4)),
+    ],
+)
+def test_the_length_scale_is_recovered(lattices, where, lengths, weights) -> None:
+    law, lattice = RandomField(lengths=lengths, weights=weights, time_scale=2.0), lattices[where]
+    scores = np.concatenate(drawn(law, lattice, np.arange(24) * 24.0, 2))  # days apart: each is a draw of its own
+    fitted = fit_random_field(scores, np.arange(48) * 24.0, lattice, seed=0)
+    assert half_distance(fitted) == pytest.approx(half_distance(law), rel=0.2)
+    assert sum(fitted.weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("time_scale", "step"), [(6.0, 1.0), (20.0, 6.0)])
+def test_the_time_scale_is_recovered(lattices, time_scale, step) -> None:
+    law = RandomField(lengths=(0.12,), weights=(1.0,), time_scale=time_scale)
+    hours = 4e5 + np.arange(32) * step
+    members = drawn(law, lattices["globe"], hours, 4)
+    found = [fit_random_field(scores, hours, lattices["globe"], seed=0).time_scale for scores in members]
+    assert np.mean(found) == pytest.approx(time_scale, rel=0.2)
+
+
+@pytest.mark.parametrize("spread", [0.8, 1.0, 1.3])
+def test_the_spread_is_the_standard_deviation(lattices, spread) -> None:
+    law = RandomField(lengths=(0.12,), weights=(1.0,), time_scale=2.0, spread=spread)
+    hours = np.arange(40) * 24.0
+    scores = drawn(law, lattices["globe"], hours, 1)[0]
+    fitted = fit_random_field(scores, hours, lattices["globe"], seed=0)
+    assert fitted.spread == pytest.approx(spread, rel=0.05)
+    area = lattices["globe"].area
+    assert fitted.spread == pytest.approx(float(np.sqrt((scores**2 @ area).mean())), rel=1e-9)
+
+
+def test_what_is_missing_does_not_count(lattices) -> None:
+    lattice = lattices["globe"]
+    law = RandomField(lengths=(0.12,), weights=(1.0,), time_scale=6.0)
+    hours = np.arange(40) * 3.0
+    scores = drawn(law, lattice, hours, 3)[1]
+    scores[:, np.abs(lattice.points[0]) > 45] = np.nan
+    scores[7] = np.nan
+    fitted = fit_random_field(scores, hours, lattice, seed=0)
+    assert half_distance(fitted) == pytest.approx(half_distance(law), rel=0.2)
+    assert fitted.time_scale == pytest.approx(6.0, rel=0.2)
+    assert fitted.spread == pytest.approx(1.0, rel=0.1)
+
+
+def test_scores_without_structure_or_a_single_field_still_have_a_law(lattices) -> None:
+    lattice = lattices["region"]
+    noise = np.random.default_rng(0).normal(size=(3, len(lattice.coords)))
+    for hours in (np.arange(3.0), np.zeros(1)):
+        fitted = fit_random_field(noise[: len(hours)], hours, lattice, seed=0)
+        assert half_distance(fitted) < 1.5 * lattice.spacing_rad
+        assert fitted.time_scale > 0
+        assert np.isfinite(fitted.spread)
