@@ -240,16 +240,21 @@ def test_few_context_points_one_of_them_where_it_is_asked_give_numbers(
         assert all(torch.isfinite(each).all() for each in terms)
 
 
-def test_the_penalty_is_the_mean_square_of_the_kernels_before_their_decay(
+def test_the_penalty_is_that_of_the_kernels_and_of_each_places_own_scales(
     local: LocalReadout, asked: FunctionBatch
 ) -> None:
     assert asked.context is not None
     near = nearest(asked.coords[0], asked.context.coords[0], local.spec.neighbours)
-    place = local.grids(asked.coords[0]) + local.everywhere
-    own = place[:, : 2 * local.spec.kernels].view(7, 2, -1)
-    expected = torch.zeros((), dtype=torch.float64)
+    learned = local.grids(asked.coords[0])
+    own = (learned + local.everywhere)[:, : 2 * local.spec.kernels].view(7, 2, -1)
+    kernels = torch.zeros((), dtype=torch.float64)
     for n, basis in enumerate(local._basis(near)[0]):
-        expected = expected + ((basis @ own[n].T) ** 2).sum() / 7
+        kernels = kernels + ((basis @ own[n].T) ** 2).sum() / 7
+    first = 2 * local.spec.kernels
+    offsets = learned[:, first : first + local.components * local.outputs].view(7, local.components, local.outputs)
+    scales = (offsets[..., 2:] ** 2).sum() / 7
+    assert kernels > 0 and scales > 0
+    expected = local.spec.penalty * kernels + local.spec.scale_penalty * scales
     torch.testing.assert_close(local(asked).penalty, expected)
 
 
