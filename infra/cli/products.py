@@ -49,6 +49,9 @@ def evaluate(
     store: StorePath,
     split: Annotated[str, typer.Option("--split", help="train, validation, test or all.")] = "test",
     factor: Annotated[int | None, typer.Option("--factor", min=1, help="Finer than the coarse field.")] = None,
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="Ask for, and score, every n-th point only: another resolution.")
+    ] = 1,
     members: Members = 32,
     seed: Seed = 0,
     reference: Annotated[
@@ -71,7 +74,9 @@ def evaluate(
         refuse_existing(json, overwrite=overwrite)
     from pipelines.products.evaluate import evaluate as evaluate_on
 
-    result = evaluate_on(model, store, split=split, factor=factor, members=members, seed=seed, reference=reference)
+    result = evaluate_on(
+        model, store, split=split, factor=factor, every=every, members=members, seed=seed, reference=reference
+    )
     if json is not None and to_file:
         with written_beside(json, overwrite=overwrite) as beside:
             beside.write_text(to_json(result) + "\n")

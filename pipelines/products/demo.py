@@ -21,7 +21,7 @@ from pipelines.data.atomic import written_beside
 from pipelines.data.climate import ingest
 from pipelines.data.store import Store
 from pipelines.products import baselines, charts, plot, skill
-from pipelines.products.downscale import on_target, one_thread_a_block
+from pipelines.products.downscale import on_target, one_thread_a_block, write_output
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.report import write_report
 from pipelines.products.spectra import zonal_spectrum
@@ -73,8 +73,7 @@ def run_demo(
     target = Target(latitude=truth["latitude"].values, longitude=truth["longitude"].values)
     with one_thread_a_block():
         result = on_target(teller, coarse, target, members=MEMBERS, seed=0).compute()
-    with written_beside(folder / "downscaled.zarr", overwrite=True) as place:
-        result.to_zarr(place, zarr_format=3, consolidated=False)
+    write_output(result, folder / "downscaled.zarr", overwrite=True)
 
     say("score: beside the baselines")
     table, bilinear = _scores(result["t2m"], truth, coarse, store.field.isel(time=learned).load())
@@ -184,8 +183,8 @@ def _report(
 
 
 _MAPS_CAPTION = (
-    "The error should be small where the coarse grid misses something: coasts, mountains, ice edges. The spread should "
-    "be large where the error is. The components show which generator explains each place."
+    "The error is what the coarse points do not tell: coasts, mountains, ice edges. The spread should be large where "
+    "the error is. The components show which generator explains each place."
 )
 _SPECTRA_CAPTION = (
     "Variance at each wavelength. Interpolation loses the short waves; a member should have as much as the truth, "

@@ -166,17 +166,25 @@ def downscale_file(
         raise ValueError(f"the output must end in .nc or .zarr, got {output!r}")
     refuse_existing(path, overwrite=overwrite)
     dataset = downscale(input, model, **request)
-    with written_beside(path, overwrite=overwrite) as beside, _reported(progress), one_thread_a_block():
-        if path.suffix == ".nc":
-            dataset.to_netcdf(beside, engine="h5netcdf", encoding=_encoding(dataset))
-        else:
-            dataset.to_zarr(beside, zarr_format=3, consolidated=False)
+    with _reported(progress):
+        write_output(dataset, path, overwrite=overwrite)
     return {
         "output": str(path),
         "sizes": dict(dataset.sizes),
         "members": int(dataset.sizes["realization"]),
         "warnings": dataset.attrs.get("warnings", ""),
     }
+
+
+def write_output(dataset: xr.Dataset, path: Path, *, overwrite: bool) -> None:
+    """Write a downscaled data set to a NetCDF file or a Zarr store, beside and then renamed."""
+    with written_beside(path, overwrite=overwrite) as beside, one_thread_a_block():
+        if path.suffix == ".nc":
+            dataset.to_netcdf(beside, engine="h5netcdf", encoding=_encoding(dataset))
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            dataset.to_zarr(beside, zarr_format=3, consolidated=True)
 
 
 _VALUE_ATTRS = {"standard_name": "air_temperature", "long_name": "2 metre temperature", "units": "K"}

@@ -32,6 +32,7 @@ def evaluate(
     *,
     split: str = "test",
     factor: int | None = None,
+    every: int = 1,
     members: int = 32,
     seed: int = 0,
     reference: str | None = None,
@@ -47,6 +48,7 @@ def evaluate(
         split: "train", "validation", "test" or "all". Of a store other than the training one, "test" is every sample
             outside the span that the model was trained on.
         factor: Of the coarse field; the model's own by default.
+        every: Ask for every n-th point of the store's grid, and score there: another output resolution.
         members: Of the ensemble. Its CRPS is that of M equal steps, which is a little above the distribution's.
         seed: Of the members.
         reference: The training store, where `store` is another one: the baselines learn from it.
@@ -84,17 +86,20 @@ def evaluate(
         raise ValueError(
             f"every {factor}th point of a {truth.shape[1]} x {truth.shape[2]} grid is no grid: use a smaller --factor"
         )
-    coarse = truth[:, ::factor, ::factor]
+    if every < 1 or factor % every or factor == every:
+        raise ValueError(f"--every must divide the factor {factor} and be less than it, got {every}")
+    coarse, truth = truth[:, ::factor, ::factor], truth[:, ::every, ::every]
     teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
     forecasts = {SYSTEM: members_of(teller, coarse, truth, members=members, seed=seed)}
     latitude, longitude = truth["latitude"].values, truth["longitude"].values
     forecasts["bilinear"] = baselines.bilinear(coarse, latitude, longitude)
     forecasts["bicubic"] = baselines.bicubic(coarse, latitude, longitude)
-    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
+    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth, every)
     if learned is not None:
+        ahead = factor // every
         for name, baseline in (("mean residual", baselines.MeanResidual()), ("local ridge", baselines.LocalRidge())):
-            forecasts[name] = baseline.fit(learned, learned[:, ::factor, ::factor]).predict(coarse)
-    about |= {"task": "downscaling", "factor": factor, "members": members, "seed": seed}
+            forecasts[name] = baseline.fit(learned, learned[:, ::ahead, ::ahead]).predict(coarse)
+    about |= {"task": "downscaling", "factor": factor, "every": every, "members": members, "seed": seed}
     if learned is None:
         about["note"] = "baselines that learn are left out: give the training store as reference"
     return about | _scored(forecasts, truth)
@@ -151,12 +156,12 @@ def _samples(opened: Store, plan: Plan, split: str) -> np.ndarray:
     return chosen
 
 
-def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
+def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray, every: int = 1) -> xr.DataArray | None:
     """What the model learned from and was chosen by, if this is its store and the grid is the one that is scored."""
     if opened.fingerprint != plan.fingerprint:
         return None
     split = split_of(plan.config, opened)
-    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))
+    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))[:, ::every, ::every]
     same = all(np.array_equal(learned[axis].values, truth[axis].values) for axis in ("latitude", "longitude"))
     return learned.load() if same else None
 

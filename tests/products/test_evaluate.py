@@ -108,3 +108,16 @@ def test_a_classic_model_is_scored_on_what_it_reconstructs(classic, globe_store,
 
 def test_a_classic_model_leaves_the_training_mean_out_where_it_is_not_known(classic, other_store) -> None:
     assert list(evaluate(str(classic.checkpoint), other_store)["scores"]) == ["vamoh"]
+
+
+def test_every_nth_point_is_a_coarser_output_scored_on_the_points_it_has(trained, teller, truth) -> None:
+    scored = evaluate(str(trained.checkpoint), trained.store, factor=4, every=2, members=2)
+    result = downscale(truth[:, ::4, ::4], teller, like=truth[:, ::2, ::2], members=2)["t2m"].compute()
+    assert scored["scores"]["vamoh"] == pytest.approx(skill.ensemble_scores(result, truth[:, ::2, ::2]), rel=1e-5)
+    assert set(scored["scores"]) == {"vamoh", "bilinear", "bicubic", "mean residual", "local ridge"}
+
+
+@pytest.mark.parametrize("every", [0, 3, 4])
+def test_points_that_the_factor_does_not_share_are_refused(trained, every) -> None:
+    with pytest.raises(ValueError, match="must divide the factor 4"):
+        evaluate(str(trained.checkpoint), trained.store, factor=4, every=every)
