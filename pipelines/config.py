@@ -187,7 +187,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
     else:
         hint = _nearest(source, presets())
         raise ValueError(
-            f"there is no preset {source!r}{hint}: presets are {', '.join(presets())}; or give a YAML file"
+            f"there is no preset {source!r}{hint or ':'} the presets are {', '.join(presets())}; or give a YAML file"
         )
     try:
         tree = yaml.safe_load(text) or {}

@@ -65,10 +65,12 @@ class Lattice:
     Attributes:
         latitude: [n] degrees, strictly descending.
         longitude: [m] degrees, strictly increasing.
+        closed: Known to go round the globe, even where the last step is wider than the others.
     """
 
     latitude: Array
     longitude: Array
+    closed: bool = False
 
     @classmethod
     def of(cls, field: xr.DataArray | xr.Dataset) -> Lattice:
@@ -77,7 +79,8 @@ class Lattice:
 
     def every(self, factor: int, offset: tuple[int, int] = (0, 0)) -> Lattice:
         """Every `factor`-th row and column from `offset` on."""
-        return Lattice(latitude=self.latitude[offset[0] :: factor], longitude=self.longitude[offset[1] :: factor])
+        rows, columns = self.latitude[offset[0] :: factor], self.longitude[offset[1] :: factor]
+        return Lattice(latitude=rows, longitude=columns, closed=self.periodic)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,7 +101,7 @@ class Lattice:
     @cached_property
     def periodic(self) -> bool:
         """Whether the grid goes round the globe."""
-        return goes_round(self.longitude)
+        return self.closed or goes_round(self.longitude)
 
     @cached_property
     def area(self) -> Array:

@@ -170,3 +170,13 @@ def test_sun_covariates_have_no_seam_no_pole_and_no_new_year(calendar) -> None:
     np.testing.assert_allclose(there, again, atol=1e-6)
     np.testing.assert_allclose(there[0], there[1], atol=0.01)
     assert np.abs(there).max() <= 1
+
+
+def test_a_coarse_lattice_of_the_globe_has_no_seam_whatever_the_factor(world) -> None:
+    lattice = Lattice.of(world)
+    coarse = lattice.every(7, (2, 5))
+    assert coarse.periodic and 360.0 - np.ptp(coarse.longitude) > 1.2 * 7
+    field = np.cos(np.deg2rad(coarse.points[1]))[None]
+    east = np.array([coarse.longitude[0] - 1e-6, coarse.longitude[0]])
+    low, high = coarse.interpolate(field, np.zeros(2), east)[0]
+    assert low == pytest.approx(high, abs=1e-6)

@@ -256,6 +256,7 @@ def test_evaluate_prints_a_table_and_writes_json(
         "arguments": ("m", "s.zarr"),
         "split": "test",
         "factor": 2,
+        "every": 1,
         "members": 4,
         "seed": 0,
         "reference": None,

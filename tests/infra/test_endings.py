@@ -27,8 +27,13 @@ def start(*arguments: str | Path, cwd: Path, program: str = "") -> subprocess.Po
     begin = ["-c", program] if program else ["-c", "import sys; from infra.cli import main; sys.exit(main())"]
     return subprocess.Popen(
         [sys.executable, *begin, *map(str, arguments)],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
