@@ -24,7 +24,6 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 _OPTION = re.compile(r"tuple\[.*|constrained-.*|str")  # how pydantic marks the options of a union
-FROM_DATA = ("domain", "channels", "covariates", "context_scale")
 
 
 class Section(BaseModel):
@@ -79,13 +78,34 @@ class SplitConfig(Section):
         return value.isoformat() if isinstance(value, date) else value
 
 
+class StagesConfig(Section):
+    """When priors begin to be learned: the paper's two-stage schedule.
+
+    Attributes:
+        unit: What the others count.
+        prior: From then on p(z) is learned; before, it is N(0, I).
+        gate: From then on p(c | x, z) is learned; before, it is uniform.
+    """
+
+    unit: Literal["epochs", "steps"] = "epochs"
+    prior: Annotated[int, Field(ge=0)] = 0
+    gate: Annotated[int, Field(ge=0)] = 0
+
+    def learned(self, epoch: int, step: int) -> tuple[bool, bool]:
+        """Whether the prior, and whether the gate, is learned in a step of an epoch (both from 0, steps over all)."""
+        now = epoch if self.unit == "epochs" else step
+        return now >= self.prior, now >= self.gate
+
+
 class TrainingConfig(Section):
     """How a model is trained.
 
     Attributes:
         epochs: Passes over the training samples.
         batch_size: Functions a step, over all workers.
-        points: Points of each function a step; 0 for all of them.
+        points: Points of each function that a step scores; 0 for all of them. The classic model's encoder reads all.
+        micro_batch: Functions that a worker differentiates at a time, 0 for all that it has of a batch: the same step,
+            in less memory.
         learning_rate: Of encoders, hypernetworks, gates and prior.
         local_rate, grid_rate: Of the local read-out's networks, and of the feature grids.
         weight_decay, grid_decay: Decoupled, of everything but the feature grids, and of these.
@@ -95,8 +115,7 @@ class TrainingConfig(Section):
         kl_samples: Latents for the KL.
         beta: Weight of the KL of z.
         predictive: Share of E_{p(z | context)}[log p(Y | X, z)] beside the bound (0 is the bound alone).
-        flow_from, gate_from: Epochs from which the prior's flow and the gate's prior are learned; before, p(z) is
-            N(0, I) and p(c) uniform (the paper's two-stage schedule).
+        stages: When priors begin to be learned.
         average: Decay of the moving average of the weights that is evaluated and kept.
         validate_every: Epochs between validations (and checkpoints).
         patience: Validations without improvement after which training stops; 0 never stops.
@@ -109,6 +128,7 @@ class TrainingConfig(Section):
     epochs: Positive = 100
     batch_size: Positive = 32
     points: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Annotated[int, Field(ge=0)] = 0
     learning_rate: Rate = 1e-3
     local_rate: Rate = 1e-2
     grid_rate: Rate = 2e-2
@@ -120,8 +140,7 @@ class TrainingConfig(Section):
     kl_samples: Positive = 1
     beta: Annotated[float, Field(ge=0)] = 1.0
     predictive: Annotated[float, Field(ge=0, le=1)] = 0.0
-    flow_from: Annotated[int, Field(ge=0)] = 0
-    gate_from: Annotated[int, Field(ge=0)] = 0
+    stages: StagesConfig = StagesConfig()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     validate_every: Positive = 10
     patience: Annotated[int, Field(ge=0)] = 0

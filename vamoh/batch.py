@@ -103,8 +103,24 @@ class FunctionBatch:
             context=None if self.context is None else self.context.to(device, non_blocking=non_blocking),
         )
 
-    def at(self, index: Tensor) -> FunctionBatch:
-        """The points `index` [n] of every function; the context stays whole."""
+    def rows(self, first: int, last: int) -> FunctionBatch:
+        """The functions from `first` up to `last`."""
+
+        def pick(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None or len(tensor) == 1 < self.batch_size else tensor[first:last]
+
+        coords = self.coords if len(self.coords) == 1 < self.batch_size else self.coords[first:last]
+        return FunctionBatch(
+            coords=coords,
+            values=pick(self.values),
+            observed=pick(self.observed),
+            covariates=pick(self.covariates),
+            base=pick(self.base),
+            context=None if self.context is None else self.context.rows(first, last),
+        )
+
+    def at(self, index: Tensor | slice) -> FunctionBatch:
+        """The points `index` ([n], or a slice) of every function; the context stays whole."""
 
         def pick(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[:, index]

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from vamoh.precision import full_precision
+from vamoh.remembered import remember
+
+REMEMBERED_BYTES = 2**25
 
 
 class FourierFeatures(nn.Module):
@@ -36,6 +39,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, num_axes: int, num_frequencies: int, std: float, *, generator: torch.Generator) -> None:
         super().__init__()
+        self.std = std
         self.register_buffer("frequencies", torch.randn(num_frequencies, num_axes, generator=generator) * std)
 
     @property
@@ -44,10 +48,48 @@ class FourierFeatures(nn.Module):
         return 2 * self.frequencies.shape[0]
 
     def forward(self, coords: Tensor) -> Tensor:
-        """[..., D] -> [..., num_features], within [-1, 1]."""
-        with full_precision(coords):
-            phase = 2 * math.pi * coords @ self.frequencies.T
-        return torch.cat([phase.cos(), phase.sin()], dim=-1)
+        """[..., D] -> [..., num_features], within [-1, 1]; remembered where it is not too large."""
+
+        def build() -> Tensor:
+            with full_precision(coords):
+                phase = 2 * math.pi * coords @ self.frequencies.T
+            if phase.requires_grad:
+                return torch.cat([phase.cos(), phase.sin()], dim=-1)
+            both = torch.stack([phase, phase], dim=-2)  # [..., 2, frequencies]
+            both[..., 0, :].cos_()
+            both[..., 1, :].sin_()
+            return both.flatten(-2)
+
+        if coords.requires_grad or coords.nbytes // coords.shape[-1] * self.num_features > REMEMBERED_BYTES:
+            return build()
+        return remember(("fourier",), (coords, self.frequencies), build)
+
+    def spread(self, squared_distance: Tensor) -> Tensor:
+        """What the features of two places that far apart are expected to differ by, root mean square.
+
+        E (gamma_i(x) - gamma_i(x'))^2 = 1 - exp(-2 pi^2 std^2 |x - x'|^2), over Gaussian frequencies.
+        """
+        expected = -torch.expm1(-2 * math.pi**2 * self.std**2 * squared_distance)
+        return expected.clamp_min(1e-12).sqrt()
+
+
+def even_places(domain: str, count: int) -> Tensor:
+    """`count` places [count, D] spread evenly over a domain: a Fibonacci lattice on the sphere, an R-sequence in a box.
+
+    Source: Swinbank and Purser 2006 (sphere); Roberts 2018, "The unreasonable effectiveness of quasirandom sequences".
+    """
+    number = torch.arange(count, dtype=torch.float64)
+    if domain == "sphere":
+        height = 1 - (2 * number + 1) / count
+        turn = number * math.pi * (3 - math.sqrt(5))
+        ring = (1 - height**2).sqrt()
+        return torch.stack([ring * turn.cos(), ring * turn.sin(), height], dim=-1).float()
+    num_axes = 3 if domain == "cube" else 2
+    base = 1.0
+    for _ in range(64):  # the root of base^(D + 1) = base + 1
+        base = (1 + base) ** (1 / (num_axes + 1))
+    steps = base ** -torch.arange(1, num_axes + 1, dtype=torch.float64)
+    return ((0.5 + number[:, None] * steps) % 1 * 2 - 1).float()
 
 
 def cubed_sphere_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Mixing weights per point: the prior p(c | x, z) and the posterior q(c | x, y, z).
 
 The first layer is split into a part that sees the point (once for all functions on the same points) and a part that
-sees the latent (once for all points).
+sees the latent (once for all points); the posterior's has a third part, of the values.
 
 Differs: logits are unbounded. The public code ends in tanh, so that no component can take more than
     e / (e + (K-1)/e) of a point: 0.787 at K = 3.
@@ -11,32 +11,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from vamoh.blocks import blocks
 from vamoh.pointconv import mlp
 
 
 class Gating(nn.Module):
-    """(point features, z) -> K logits.
+    """(point features, z) -> K logits, and (point features, y, z) -> K logits.
 
     Args:
         num_features: Width of what is known of a point.
         latent: Z.
         hidden: Hidden widths.
         components: K.
+        num_values: C for a gate that sees values, 0 for one that does not.
         bounded: End in tanh, as the public code does.
     """
 
     def __init__(
-        self, num_features: int, latent: int, hidden: Sequence[int], components: int, *, bounded: bool = False
+        self,
+        num_features: int,
+        latent: int,
+        hidden: Sequence[int],
+        components: int,
+        *,
+        num_values: int = 0,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         self.of_point = nn.Linear(num_features, hidden[0])
         self.of_latent = nn.Linear(latent, hidden[0], bias=False)
-        self.rest = nn.Sequential(nn.LeakyReLU(0.1), mlp([*hidden, components], 0.1))
-        self.bounded = bounded
+        self.of_value = nn.Linear(num_values, hidden[0], bias=False) if num_values else None
+        self.rest = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), mlp([*hidden, components], 0.1))
+        self.width, self.bounded = max(*hidden, components), bounded
 
-    def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        """[B or 1, N, F], [B, Z] -> logits [B, N, K]."""
-        logits = self.rest(self.of_point(features) + self.of_latent(latent)[:, None])
+    def forward(self, features: Tensor, latent: Tensor, values: Tensor | None = None) -> Tensor:
+        """[B or 1, N, F], [B, Z] (, [B, N, C]) -> logits [B, N, K]."""
+        batch = len(latent) if values is None else max(len(latent), len(values))
+        given = [self.of_point(features), self.of_latent(latent)[:, None]]
+        if self.of_value is not None:
+            assert values is not None
+            given.append(self.of_value(values))
+        size, _ = blocks(batch, features.shape[1], self.width, latent.device)
+        parts = [[part] * batch if len(part) == 1 else part.split(size) for part in given]
+        logits = torch.cat([self.rest(sum(several)) for several in zip(*parts, strict=False)])
         return logits.tanh() if self.bounded else logits

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vamoh.blocks import blocks
+
 
 @dataclass(frozen=True)
 class GeneratorShape:
@@ -51,11 +53,23 @@ class GeneratorShape:
         Returns:
             [B, K, N, outputs].
         """
+        functions, points = blocks(
+            parameters.shape[1], features.shape[1], parameters.shape[0] * max(self.widths[1:]), parameters.device
+        )
+        rows = [features] if len(features) == 1 else features.split(functions)
+        parts = []
+        for number, theta in enumerate(parameters.split(functions, dim=1)):
+            seen = rows[min(number, len(rows) - 1)].split(points, dim=1)
+            parts.append(torch.cat([self._evaluate(theta, part) for part in seen], dim=2))
+        return torch.cat(parts)
+
+    def _evaluate(self, parameters: Tensor, features: Tensor) -> Tensor:
         components, batch, _ = parameters.shape
         flat = parameters.transpose(0, 1).reshape(batch * components, -1)
         hidden, start = self._first(flat, features, batch, components)
         for width_in, width_out in self.layers[1:]:
-            hidden = nn.functional.leaky_relu(hidden, 0.1)
+            # in place: a product's gradient needs its factors, not itself
+            hidden = nn.functional.leaky_relu(hidden, 0.1, inplace=True)
             weight, bias, start = _layer(flat, start, width_in, width_out)
             hidden = torch.baddbmm(bias, hidden, weight)
         return hidden.unflatten(0, (batch, components))
@@ -66,8 +80,8 @@ class GeneratorShape:
         weight, bias, start = _layer(flat, 0, width_in, width_out)
         shared = components * batch if len(features) == 1 else components
         side_by_side = weight.unflatten(0, (-1, shared)).permute(0, 2, 1, 3).flatten(2)  # [1 or B, F, shared H]
-        moved = torch.bmm(features, side_by_side).unflatten(-1, (shared, width_out))  # [1 or B, N, shared, H]
-        return moved.transpose(1, 2).flatten(0, 1) + bias, start
+        moved = torch.baddbmm(bias.reshape(-1, 1, shared * width_out), features, side_by_side)
+        return moved.unflatten(-1, (shared, width_out)).transpose(1, 2).flatten(0, 1), start
 
 
 def _layer(flat: Tensor, start: int, width_in: int, width_out: int) -> tuple[Tensor, Tensor, int]:

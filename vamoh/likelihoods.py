@@ -51,9 +51,12 @@ class ContinuousBernoulli(Distribution):
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        # what follows divides by the logit; at 1e-12 the distribution is uniform to the last digit
-        self._nonzero = torch.where(logits.abs() < 1e-12, torch.full_like(logits, 1e-12), logits)
         super().__init__(logits.shape, validate_args=False)
+
+    @property
+    def _nonzero(self) -> Tensor:
+        """What can be divided by; at 1e-12 the distribution is uniform to the last digit."""
+        return torch.where(self.logits.abs() < 1e-12, 1e-12, self.logits)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats: l (y - 1/2) - log(sinh(l/2) / (l/2))."""

@@ -86,6 +86,8 @@ class LocalReadout(nn.Module):
             raise ValueError("a context is read at one set of points for the whole batch: coords must be [1, N, D]")
         coords = query.coords[0]
         near = nearest(coords, context.coords[0], self.spec.neighbours)
+        if coords.requires_grad:
+            near = near.differentiable(coords, context.coords[0])
         parts = [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features]
         learned = self.grids(coords)  # what this place has of its own
         kernels, offset, location = (learned + self.everywhere).split(parts, dim=-1)

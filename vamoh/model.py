@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from vamoh.batch import FunctionBatch
+from vamoh.derivatives import differentiable, mean_gradient, tangent
 from vamoh.elbo import ElboTerms, exact_posterior, gaussian_log_prob, mixture_terms
-from vamoh.encodings import FeatureGrids, FourierFeatures
+from vamoh.encodings import FeatureGrids, FourierFeatures, even_places
 from vamoh.flows import Prior
 from vamoh.gating import Gating
 from vamoh.generators import GeneratorShape
@@ -25,6 +26,8 @@ from vamoh.local import LocalReadout, LocalTerms
 from vamoh.pointconv import SetEncoder
 from vamoh.precision import at_least_float32
 from vamoh.spec import EncoderSpec, ModelSpec
+
+POINTS = 40_000  # decoded at a time where no gradient is asked for
 
 
 class Posterior(NamedTuple):
@@ -63,13 +66,13 @@ class VAMoH(nn.Module):
             )
             self.family = Family(spec.likelihood, spec.channels)
             self.encoder = self._set_encoder(spec.encoder)
-            summary = spec.encoder.channels[-1]
+            summary = self.encoder.num_outputs
             features = self.fourier.num_features + spec.covariates
             self.context_encoder: SetEncoder | None = None
             self.local: LocalReadout | None = None
             if spec.local is not None and spec.context_encoder is not None:
                 self.context_encoder = self._set_encoder(spec.context_encoder)
-                width = spec.context_encoder.channels[-1]
+                width = self.context_encoder.num_outputs
                 self.prior_head = nn.Linear(width, 2 * spec.latent)
                 grids = self._grids(spec, support, vertices)
                 self.local = LocalReadout(spec, self.family.num_outputs, grids, generator=generator)
@@ -87,18 +90,13 @@ class VAMoH(nn.Module):
             gate = (spec.gating, spec.components)
             self.gating = Gating(features, spec.latent, *gate, bounded=spec.compat)
             if spec.component_posterior == "network":
-                self.gating_posterior = Gating(features + spec.channels, spec.latent, *gate, bounded=spec.compat)
+                self.gating_posterior = Gating(
+                    features, spec.latent, *gate, num_values=spec.channels, bounded=spec.compat
+                )
 
     def _set_encoder(self, spec: EncoderSpec) -> SetEncoder:
-        return SetEncoder(
-            self.spec.num_axes,
-            self.spec.channels,
-            self.fourier,
-            centres=spec.centres,
-            channels=spec.channels,
-            neighbours=spec.neighbours,
-            kernel_widths=spec.kernel_widths,
-        )
+        places = even_places(self.spec.domain, spec.centres[-1]) if spec.places else None
+        return SetEncoder(spec, self.spec.channels, self.fourier, places, linear=self.spec.compat)
 
     def _grids(self, spec: ModelSpec, support: Tensor | None, vertices: tuple[int, ...] | None) -> FeatureGrids:
         assert spec.local is not None
@@ -143,9 +141,44 @@ class VAMoH(nn.Module):
 
     # --- what is generated ------------------------------------------------------------------------------------------
 
-    def decode(self, latent: Tensor, query: FunctionBatch) -> Mixture:
-        """p(y | x, z) at the points of `query`: latent [B, Z] -> a mixture over [B, N, C]."""
-        return self._decode(latent, query, *self._place(query))
+    @overload
+    def decode(self, latent: Tensor, query: FunctionBatch, *, gradient: Literal[False] = False) -> Mixture: ...
+
+    @overload
+    def decode(self, latent: Tensor, query: FunctionBatch, *, gradient: Literal[True]) -> tuple[Mixture, Tensor]: ...
+
+    def decode(
+        self, latent: Tensor, query: FunctionBatch, *, gradient: bool = False
+    ) -> Mixture | tuple[Mixture, Tensor]:
+        """p(y | x, z) at the points of `query`: latent [B, Z] -> a mixture over [B, N, C].
+
+        Without gradients any number of points is decoded in bounded memory beside the answer's own.
+
+        Args:
+            latent: [B, Z].
+            query: Where. With `gradient`, a model with a context needs `base` and `covariates` that were computed from
+                `query.coords`, and these to require gradients, so that what they contribute is counted.
+            gradient: Also give the exact derivative of the mixture's mean with respect to the coordinates [B, N, C, D]:
+                in the domain's own units, on the sphere tangent to it and by radian. Neither is then part of a graph.
+        """
+        if gradient:
+            with torch.enable_grad():
+                asked = differentiable(query, max(len(latent), query.batch_size))
+                outputs, logits = self._evaluate(latent, asked, *self._place(asked))
+                slope = mean_gradient(self._mixture(outputs, logits).mean, asked.coords)
+            slope = tangent(slope, query.coords) if self.spec.domain == "sphere" else slope
+            return self._mixture(outputs.detach(), logits.detach()), slope
+        if torch.is_grad_enabled() or query.num_points <= POINTS:
+            return self._mixture(*self._evaluate(latent, query, *self._place(query)))
+        parts = (query.at(slice(first, first + POINTS)) for first in range(0, query.num_points, POINTS))
+        rows, done = max(len(latent), query.batch_size), 0
+        outputs = latent.new_empty(rows, self.spec.components, query.num_points, self.family.num_outputs)
+        logits = latent.new_empty(rows, query.num_points, self.spec.components)
+        for part in parts:
+            here = slice(done, done + part.num_points)
+            outputs[:, :, here], logits[:, here] = self._evaluate(latent, part, *self._place(part))
+            done += part.num_points
+        return self._mixture(outputs, logits)
 
     def _place(self, query: FunctionBatch) -> tuple[Tensor, LocalTerms | None]:
         """What does not depend on the latent: the points' features [B or 1, N, F], and the local terms."""
@@ -159,17 +192,24 @@ class VAMoH(nn.Module):
         parts = [self.fourier(query.coords)]
         parts += [] if query.covariates is None else [query.covariates]
         parts += [] if local is None else [local.features]
+        if len(parts) == 1:
+            return parts[0], local
         rows = max(len(part) for part in parts)
         return torch.cat([part.expand(rows, -1, -1) for part in parts], dim=-1), local
 
-    def _decode(self, latent: Tensor, query: FunctionBatch, features: Tensor, local: LocalTerms | None) -> Mixture:
-        outputs = self.generators(self.hypernetworks(latent), features)  # [B, K, N, outputs]
+    def _evaluate(
+        self, latent: Tensor, query: FunctionBatch, features: Tensor, local: LocalTerms | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the generators give [B, K, N, outputs], and the gate's logits [B, N, K]."""
+        outputs = self.generators(self.hypernetworks(latent), features)
         if local is not None:
             outputs = outputs + local.offset.transpose(1, 2)
             shift = local.readout if query.base is None else local.readout + query.base
             outputs = outputs + nn.functional.pad(shift, (0, outputs.shape[-1] - self.spec.channels))[:, None]
-        logits = at_least_float32(self.gating(features, latent))
-        return Mixture(logits, self.family(outputs))
+        return outputs, self.gating(features, latent)
+
+    def _mixture(self, outputs: Tensor, logits: Tensor) -> Mixture:
+        return Mixture(at_least_float32(logits), self.family(outputs))
 
     def sample(self, noise: Tensor, query: FunctionBatch) -> Mixture:
         """Functions from the prior: standard normal noise [B, Z] -> the mixture at the points of `query`."""
@@ -181,7 +221,7 @@ class VAMoH(nn.Module):
         context = self.prior_given(self.summarise(query.context))
         features, local = self._place(query)
         for drawn in noise:
-            yield self._decode(self.prior.transform(drawn, context), query, features, local)
+            yield self._mixture(*self._evaluate(self.prior.transform(drawn, context), query, features, local))
 
     def complete(self, batch: FunctionBatch, query: FunctionBatch, noise: Tensor) -> Mixture:
         """Functions that agree with what was observed in `batch`, at the points of `query`; noise [B, Z]."""
@@ -195,6 +235,7 @@ class VAMoH(nn.Module):
         batch: FunctionBatch,
         *,
         generator: torch.Generator | None = None,
+        at: Tensor | None = None,
         num_total: Tensor | int | None = None,
         kl_samples: int = 1,
         predictive: bool = False,
@@ -207,9 +248,11 @@ class VAMoH(nn.Module):
         Args:
             batch: Functions with values.
             generator: Of the noise.
-            num_total: Points of the whole functions, observed or not, [B] or one number, where `batch` holds a random
-                subset of them: likelihood and KL of the components are rescaled by num_total / N, so that for a given
-                latent they keep their expectation.
+            at: [n], a uniformly random part of the points: the encoder reads all of `batch`, and the likelihood and the
+                KL of the components are estimated at these, rescaled by N / n, so that the bound and its gradient keep
+                their expectation.
+            num_total: Points of the whole functions, observed or not, [B] or one number, where `batch` itself holds a
+                random subset of them: rescaled likewise, for a given latent.
             kl_samples: Latents for KL(q(z) || p(z)), the first shared with the likelihood.
             predictive: Also estimate E_{p(z | context)}[log p(Y | X, z)].
             noise: [kl_samples + 1, B, Z], standard normal, instead of draws from `generator`; the last is the prior's.
@@ -228,31 +271,31 @@ class VAMoH(nn.Module):
         zero = torch.zeros_like(latents)
         log_prior = self.prior.log_prob(latents, given) if learn_prior else gaussian_log_prob(latents, zero, zero)
         kl_z = gaussian_log_prob(latents, mean, log_scale) - log_prior
-        used = batch.mask.sum(dim=-1)
+        scored = batch if at is None else batch.at(at)
+        assert scored.values is not None
+        used = scored.mask.sum(dim=-1)
         whole = batch.num_points if num_total is None else num_total
-        rescale = torch.as_tensor(whole, dtype=mean.dtype, device=mean.device).view(-1) / batch.num_points
+        rescale = torch.as_tensor(whole, dtype=mean.dtype, device=mean.device).view(-1) / scored.num_points
 
-        features, local = self._place(batch)
-        mixture = self._decode(latents[0], batch, features, local)
-        log_prob = mixture.component_log_prob(batch.values)
+        features, local = self._place(scored)
+        mixture = self._mixture(*self._evaluate(latents[0], scored, features, local))
+        log_prob = mixture.component_log_prob(scored.values)
         log_weights = mixture.log_weights
         if not learn_gate:
             log_weights = torch.full_like(log_weights, -math.log(self.spec.components))
         if self.spec.component_posterior == "network":
-            rows = max(len(features), len(batch.values))
-            modelled = batch.values if batch.base is None else batch.values - batch.base
-            seen = torch.cat([features.expand(rows, -1, -1), modelled.expand(rows, -1, -1)], dim=-1)
-            logits = at_least_float32(self.gating_posterior(seen, latents[0]))
+            modelled = scored.values if scored.base is None else scored.values - scored.base
+            logits = at_least_float32(self.gating_posterior(features, latents[0], modelled))
             log_posterior = torch.log_softmax(logits, dim=-1)
         else:
             log_posterior = exact_posterior(log_prob, log_weights)
-        reconstruction, kl_c = mixture_terms(log_prob, log_weights, log_posterior, batch.mask, rescale)
+        reconstruction, kl_c = mixture_terms(log_prob, log_weights, log_posterior, scored.mask, rescale)
 
         ahead = None
         if predictive:
-            mixture = self._decode(self.prior.transform(noise[-1], given), batch, features, local)
-            log_likelihood = mixture.log_prob(batch.values)
-            ahead = torch.where(batch.mask, log_likelihood, 0.0).sum(dim=-1) * rescale
+            mixture = self._mixture(*self._evaluate(self.prior.transform(noise[-1], given), scored, features, local))
+            log_likelihood = mixture.log_prob(scored.values)
+            ahead = torch.where(scored.mask, log_likelihood, 0.0).sum(dim=-1) * rescale
         penalty = torch.zeros_like(kl_c)
         if local is not None:
             penalty = penalty + local.penalty * used * rescale

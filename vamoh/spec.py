@@ -24,6 +24,9 @@ class EncoderSpec:
         channels: Features of each layer.
         neighbours: Points that each centre gathers, a layer each.
         kernel_widths: Layers of WeightNet.
+        pooled: Points that a layer's centres are averaged onto before the next layer, a layer each; 0 for none.
+        places: The last layer's centres are fixed places all over the domain, whose features stand side by side;
+            otherwise they are sampled from the points, and averaged.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -31,6 +34,8 @@ class EncoderSpec:
     channels: tuple[int, ...] = (32, 64, 256, 512, 32)
     neighbours: tuple[int, ...] = (9, 9, 9, 9, 9)
     kernel_widths: tuple[int, ...] = (16, 16, 16, 16)
+    pooled: tuple[int, ...] = ()
+    places: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.centres) == len(self.channels) == len(self.neighbours) > 0:
@@ -86,7 +91,7 @@ class ModelSpec:
         generator: Hidden widths of each generator.
         gating: Hidden widths of the gating networks.
         component_posterior: q(c | x, y, z) by a "network" (the paper's), or "exact" (Bayes' rule: a tighter bound).
-        compat: The public code's choices where they are choices (bounded gates).
+        compat: The public code's choices where they are choices (bounded gates, linear WeightNets).
         likelihood: Family of the components.
         local: The local read-out; None for the classic model, which has no context.
         context_encoder: The encoder of p(z | context); None for the classic model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 a mistake in what was asked for, 1 a bug, 130 interrupted, 143 terminated.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on large pages: a training step is up to twice as fast
     given = list(sys.argv[1:] if arguments is None else arguments)
     kept, debug = _without_debug(given)
     return outcome_of(lambda: app(args=kept, prog_name="vamoh", standalone_mode=False), debug=debug)

@@ -6,7 +6,7 @@ Training, validation and downscaling all come through `query`, so that a model i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,20 @@ class Scaling:
         return values.detach().cpu().double().numpy() * self.scale + self.offset
 
 
+class Framed(NamedTuple):
+    """Fields as a model learns from them.
+
+    Attributes:
+        batch: Of all points, or (with a context) of a part of them.
+        num_total: Points of the whole fields.
+        at: [n], the points of `batch` that are scored; None for all.
+    """
+
+    batch: FunctionBatch
+    num_total: int
+    at: Tensor | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framing:
     """How fields become batches.
@@ -42,7 +56,7 @@ class Framing:
     Attributes:
         scaling: To the model's units.
         factors: Smallest and largest coarsening factor of the context; None for the classic model.
-        points: Points of each function in a training batch; 0 for all.
+        points: Points of each function that a training batch scores; 0 for all.
         bounded: Values are kept within [0, 1] of the model's units (the likelihood knows no others).
     """
 
@@ -51,10 +65,8 @@ class Framing:
     points: int = 0
     bounded: bool = False
 
-    def training(
-        self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator
-    ) -> tuple[FunctionBatch, int]:
-        """A random part of fields to learn from.
+    def training(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Framed:
+        """Fields to learn from, at a random part of their points.
 
         Args:
             fields: [B, n, m] kelvin, NaN where unobserved.
@@ -63,13 +75,16 @@ class Framing:
             rng: Draws the coarsening and the points.
 
         Returns:
-            The batch, and the number of points of the whole fields. Points are drawn in proportion to the area that
-            they stand for, so that the polar rows of a grid do not count for more than they cover.
+            With a context, points are drawn in proportion to the area that they stand for, so that the polar rows of a
+            grid do not count for more than they cover, and nothing else is kept. Without one the encoder reads the
+            whole field, and points are drawn uniformly, so that the bound keeps its expectation.
         """
         total = fields.shape[1] * fields.shape[2]
-        chosen = np.arange(total)
+        chosen, at = np.arange(total), None
         if 0 < self.points < total:
-            chosen = np.sort(rng.choice(total, self.points, replace=False, p=lattice.area))
+            area = None if self.factors is None else lattice.area
+            drawn = np.sort(rng.choice(total, self.points, replace=False, p=area))
+            chosen, at = (chosen, torch.from_numpy(drawn)) if self.factors is None else (drawn, None)
         coarse, where = None, lattice
         if self.factors is not None:
             coarse, where = _coarsen(fields, lattice, self.factors, rng)
@@ -80,7 +95,8 @@ class Framing:
         values = self.scaling.to_model(fields.reshape(len(fields), -1)[:, chosen])
         if self.bounded:
             values = values.clamp(0, 1)
-        return replace(batch, values=values[..., None], observed=torch.isfinite(values)), total
+        batch = replace(batch, values=values[..., None], observed=torch.isfinite(values))
+        return Framed(batch, total, at)
 
     def query(
         self,

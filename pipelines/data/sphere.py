@@ -21,6 +21,7 @@ from pipelines.data.times import calendar_of
 Array = NDArray[np.float64]
 NUM_SUN_COVARIATES = 4
 AXIAL_TILT_DEG = 23.44
+EARTH_RADIUS_KM = 6371.0
 
 
 def unit_vectors(latitude_deg: Array, longitude_deg: Array) -> Array:
@@ -31,6 +32,23 @@ def unit_vectors(latitude_deg: Array, longitude_deg: Array) -> Array:
     level = np.cos(latitude)
     level = np.where(np.abs(latitude_deg) > 90 - 1e-9, 0.0, level)  # every longitude is the same place there
     return np.stack([level * np.cos(longitude), level * np.sin(longitude), np.sin(latitude)], axis=-1)
+
+
+def east_north_by_km(gradient: NDArray[np.floating], latitude_deg: Array, longitude_deg: Array) -> Array:
+    """Components of a gradient on the unit sphere, by kilometre on the ground.
+
+    Args:
+        gradient: [..., N, 3], tangent, by radian (as `VAMoH.decode` gives it; times the scaling's scale for K).
+        latitude_deg, longitude_deg: [N].
+
+    Returns:
+        [..., N, 2], eastward and northward. At a pole they are those of the meridian that longitude names.
+    """
+    latitude, longitude = np.deg2rad(latitude_deg), np.deg2rad(longitude_deg)
+    east = np.stack([-np.sin(longitude), np.cos(longitude), np.zeros_like(longitude)], axis=-1)
+    flat = np.stack([np.cos(longitude), np.sin(longitude)], axis=-1) * -np.sin(latitude)[:, None]
+    north = np.concatenate([flat, np.cos(latitude)[:, None]], axis=-1)
+    return np.stack([(gradient * axis).sum(axis=-1) for axis in (east, north)], axis=-1) / EARTH_RADIUS_KM
 
 
 def sun_covariates(times: NDArray[Any], latitude_deg: Array, longitude_deg: Array) -> NDArray[np.float32]:

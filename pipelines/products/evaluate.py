@@ -171,7 +171,7 @@ def reconstructed(network: VAMoH, plan: Plan, opened: Store, chosen: np.ndarray,
     lattice, parts = Lattice.of(opened.field), []
     framing = replace(plan.framing, points=0)  # training may see a few points of each field, this is of all of them
     for part in read_samples(opened, chosen):
-        batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng(seed))
+        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng(seed)).batch
         with torch.no_grad():
             mean = network.complete(batch, batch, torch.zeros(len(part.fields), plan.spec.latent)).mean
         parts.append(plan.scaling.to_kelvin(mean[..., 0]).reshape(part.fields.shape))

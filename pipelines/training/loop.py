@@ -24,7 +24,7 @@ from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_trai
 from pipelines.training.plan import Plan
 from pipelines.training.step import (
     Objective,
-    Share,
+    differentiate,
     draw,
     make_optimizer,
     set_rates,
@@ -157,7 +157,6 @@ class Worker:
         report({**self.metrics, "epoch": self.epoch})
 
     def _train_epoch(self) -> dict[str, float]:
-        share = Share(batch_size=self.config.batch_size, rank=self.rank, world_size=self.world_size)
         sums: dict[str, Tensor] = {}
         began, rate = time.perf_counter(), 0.0
         batches = self.stream.epoch(self.epoch)
@@ -165,20 +164,19 @@ class Worker:
         try:
             for number, samples in enumerate(batches):
                 step = self.epoch * self.stream.batches_per_epoch + number
-                batch, noise, total = draw(
+                drawn = draw(
                     samples,
                     self.plan.framing,
                     self.plan.lattice,
-                    share,
                     seed=self.plan.config.seed,
                     step=step,
                     latent=self.plan.spec.latent,
                     num=self.config.kl_samples + 1,
                 )
                 rate = set_rates(self.optimizer, self.config, step, self.steps)
-                batch = batch.to(self.device, non_blocking=True)
-                loss, terms = self.objective(batch, noise.to(self.device), total, self.epoch)
-                take_step(loss, self.model, self.optimizer, self.config.clip)
+                drawn, size = drawn.to(self.device), self.config.micro_batch
+                terms = differentiate(self.objective, drawn, at_a_time=size, epoch=self.epoch, step=step)
+                take_step(self.model, self.optimizer, self.config.clip)
                 update_average(self.average, self.model, self.config.average, step)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value

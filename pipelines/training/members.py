@@ -39,7 +39,7 @@ def normal_scores(
     framing = replace(framing, points=0)
     scores, times = [], []
     for number, part in enumerate(samples):
-        batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
+        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
@@ -57,7 +57,7 @@ def fit_spread(model: VAMoH, samples: Iterable[Samples], framing: Framing, latti
     standard = torch.special.ndtri((torch.arange(SPREAD_LEVELS) + 0.5) / SPREAD_LEVELS)
     sums = torch.zeros(len(SPREADS), dtype=torch.float64)
     for number, part in enumerate(samples):
-        batch, _ = sampled.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
+        batch = sampled.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import TrainingConfig
 from pipelines.data.batches import Framing
@@ -22,6 +24,36 @@ from vamoh import FunctionBatch, VAMoH
 from vamoh.likelihoods import Mixture
 
 Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A worker's part of a step.
+
+    Attributes:
+        batch: b functions.
+        num_total: Points of the whole functions.
+        at: [n], the points of `batch` that are scored; None for all.
+        noise: [num, b, Z].
+    """
+
+    batch: FunctionBatch
+    num_total: int
+    at: Tensor | None
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return self.noise.shape[1]
+
+    def rows(self, first: int, last: int) -> Drawn:
+        """The functions from `first` up to `last`."""
+        return replace(self, batch=self.batch.rows(first, last), noise=self.noise[:, first:last])
+
+    def to(self, device: torch.device) -> Drawn:
+        """The same on another device."""
+        at = None if self.at is None else self.at.to(device, non_blocking=True)
+        batch, noise = self.batch.to(device, non_blocking=True), self.noise.to(device, non_blocking=True)
+        return Drawn(batch, self.num_total, at, noise)
 
 
 class Objective(nn.Module):
@@ -37,21 +69,23 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.config, self.num_samples = model, config, num_samples
 
-    def forward(self, batch: FunctionBatch, noise: Tensor, num_total: int, epoch: int) -> tuple[Tensor, Terms]:
+    def forward(self, drawn: Drawn, epoch: int, step: int) -> tuple[Tensor, Terms]:
         """The loss, nats a point, and its terms as means over the batch."""
         config = self.config
+        learn_prior, learn_gate = config.stages.learned(epoch, step)
         terms = self.model.elbo(
-            batch,
-            noise=noise,
-            num_total=num_total,
+            drawn.batch,
+            at=drawn.at,
+            noise=drawn.noise,
+            num_total=drawn.num_total,
             predictive=config.predictive > 0,
-            learn_prior=epoch >= config.flow_from,
-            learn_gate=epoch >= config.gate_from,
+            learn_prior=learn_prior,
+            learn_gate=learn_gate,
         )
         bound = terms.reconstruction - terms.kl_c - config.beta * terms.kl_z
         if terms.predictive is not None:
             bound = (1 - config.predictive) * bound + config.predictive * terms.predictive
-        loss = (terms.local_penalty / self.num_samples - bound).mean() / num_total
+        loss = (terms.local_penalty / self.num_samples - bound).mean() / drawn.num_total
         parts = {
             "elbo": terms.elbo,
             "reconstruction": terms.reconstruction,
@@ -64,23 +98,11 @@ class Objective(nn.Module):
         return loss, {name: part.detach().mean() for name, part in parts.items()} | {"loss": loss.detach()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of every global batch is this worker's."""
-
-    batch_size: int
-    rank: int = 0
-    world_size: int = 1
-
-
-def draw(
-    samples: Samples, framing: Framing, lattice: Lattice, share: Share, *, seed: int, step: int, latent: int, num: int
-) -> tuple[FunctionBatch, Tensor, int]:
-    """A worker's part of a step: its batch, its noise [num, b, Z], and the points of whole functions."""
-    batch, num_total = framing.training(samples.fields, samples.times, lattice, np.random.default_rng((seed, step)))
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
-    noise = torch.randn(num, share.batch_size, latent, generator=generator)
-    return batch, noise[:, share.rank :: share.world_size], num_total
+def draw(samples: Samples, framing: Framing, lattice: Lattice, *, seed: int, step: int, latent: int, num: int) -> Drawn:
+    """A worker's part of a step; a sample's noise is its own, whichever worker has it."""
+    framed = framing.training(samples.fields, samples.times, lattice, np.random.default_rng((seed, step)))
+    own = [np.random.default_rng((seed, step, int(place))).standard_normal((num, latent)) for place in samples.position]
+    return Drawn(*framed, torch.from_numpy(np.stack(own, axis=1).astype(np.float32)))
 
 
 def make_optimizer(model: VAMoH, config: TrainingConfig) -> torch.optim.AdamW:
@@ -109,17 +131,39 @@ def set_rates(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: in
     return float(optimizer.param_groups[0]["lr"])
 
 
-def take_step(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
-    """Differentiate, clip and update; refuses a loss or a gradient that is not finite before anything is changed.
+def differentiate(objective: nn.Module, drawn: Drawn, *, at_a_time: int, epoch: int, step: int) -> Terms:
+    """Add the gradients of a step's loss, so many functions at a time (0 for all); returns it and its terms.
 
     Raises:
-        FloatingPointError: If the loss or the gradient is not finite.
+        FloatingPointError: If the loss is not finite.
     """
-    _refuse_unless_finite(loss, "loss")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    _refuse_unless_finite(torch.nn.utils.clip_grad_norm_(model.parameters(), clip), "gradient")
+    size = at_a_time or len(drawn)
+    sums: Terms = {}
+    for first in range(0, len(drawn), size):
+        part = drawn.rows(first, min(first + size, len(drawn)))
+        last = first + size >= len(drawn)
+        with nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
+            loss, terms = objective(part, epoch, step)
+            _refuse_unless_finite(loss, "loss")
+            share = len(part) / len(drawn)
+            (loss * share).backward()
+        sums = {name: sums.get(name, 0.0) + term * share for name, term in terms.items()}
+    return sums
+
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
+    """Clip the gradients, update and forget them; refuses a gradient that is not finite before anything is changed.
+
+    Raises:
+        FloatingPointError: If the gradient is not finite.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    _refuse_unless_finite(norm, "gradient")
+    if norm > clip:
+        torch._foreach_mul_(gradients, clip / norm)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # before the next forward pass needs the memory
 
 
 def _refuse_unless_finite(value: Tensor, what: str) -> None:
@@ -175,8 +219,8 @@ def validate(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for part in samples:
         number = int(part.position[0])
-        batch, _ = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number)))
-        batch = batch.to(device)
+        rng = np.random.default_rng((seed, number))
+        batch = framing.training(part.fields, part.times, lattice, rng).batch.to(device)
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator).to(device)

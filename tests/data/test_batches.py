@@ -39,7 +39,7 @@ def test_scaling_round_trips(world) -> None:
 def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
     lattice = Lattice.of(world)
     for _ in range(6):
-        batch, total = training(world, Framing(scaling=SCALING, factors=factors), rng)
+        batch, total, _ = training(world, Framing(scaling=SCALING, factors=factors), rng)
         assert total == world[0].size
         assert batch.context is not None and batch.context.values is not None
         near = np.linalg.norm(batch.context.coords.numpy()[0][:, None] - lattice.coords.astype(np.float32), axis=-1)
@@ -49,7 +49,7 @@ def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
 
 
 def test_one_factor_means_the_lattice_from_its_first_point(world, rng) -> None:
-    batch, _ = training(world, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4)), rng)
     lattice = Lattice.of(world).every(4)
     expected = world.values[:, ::4, ::4].reshape(4, -1)[:, lattice.context_index]
     assert batch.context is not None and batch.context.values is not None
@@ -57,19 +57,19 @@ def test_one_factor_means_the_lattice_from_its_first_point(world, rng) -> None:
 
 
 def test_the_base_is_the_value_itself_at_a_context_point(world, rng) -> None:
-    batch, _ = training(world, Framing(scaling=SCALING, factors=(3, 3)), rng)
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(3, 3)), rng)
     lattice = Lattice.of(world)
     held = np.arange(world[0].size).reshape(lattice.shape)[::3, ::3].ravel()
     assert batch.base is not None and batch.values is not None
     torch.testing.assert_close(batch.base[:, held], batch.values[:, held], atol=1e-4, rtol=0)
 
 
-def test_points_are_drawn_in_proportion_to_the_area_that_they_stand_for(world) -> None:
-    lattice, framing = Lattice.of(world), Framing(scaling=SCALING, factors=None, points=100)
+def test_with_a_context_points_are_drawn_in_proportion_to_the_area_that_they_stand_for(world) -> None:
+    lattice, framing = Lattice.of(world), Framing(scaling=SCALING, factors=(4, 4), points=100)
     rows = {float(np.float32(np.sin(np.deg2rad(latitude)))): row for row, latitude in enumerate(lattice.latitude)}
     counts = np.zeros(len(lattice.latitude))
     for step in range(400):
-        batch, _ = training(world[:1], framing, np.random.default_rng((0, step)))
+        batch, *_ = training(world[:1], framing, np.random.default_rng((0, step)))
         for height in batch.coords[0, :, 2].tolist():
             counts[rows[height]] += 1
     share = lattice.area.reshape(lattice.shape).sum(axis=1)
@@ -77,9 +77,21 @@ def test_points_are_drawn_in_proportion_to_the_area_that_they_stand_for(world) -
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected) + 0.03 * expected).all()
 
 
+def test_without_a_context_all_is_read_and_points_to_score_are_drawn_uniformly(world) -> None:
+    framing, total = Framing(scaling=SCALING, factors=None, points=100), world[0].size
+    counts = np.zeros(total)
+    for step in range(400):
+        batch, num_total, at = training(world[:1], framing, np.random.default_rng((0, step)))
+        assert batch.num_points == num_total == total and at is not None and len(at.unique()) == 100
+        counts[at.numpy()] += 1
+    expected = 400 * 100 / total
+    assert abs(counts.var() / (expected * (1 - 100 / total)) - 1) < 5 * np.sqrt(2 / total)  # as of binomial draws
+    assert training(world[:1], Framing(scaling=SCALING, factors=None), np.random.default_rng(0)).at is None
+
+
 @pytest.mark.parametrize("points", [0, 77, 10**6])
 def test_no_point_is_drawn_twice(world, points, rng) -> None:
-    batch, total = training(world, Framing(scaling=SCALING, factors=None, points=points), rng)
+    batch, total, _ = training(world, Framing(scaling=SCALING, factors=(4, 4), points=points), rng)
     assert batch.num_points == (points if points == 77 else total)
     lattice = Lattice.of(world)
     poles = 2 * (lattice.shape[1] - 1) if points != 77 else 0
@@ -88,7 +100,7 @@ def test_no_point_is_drawn_twice(world, points, rng) -> None:
 
 def test_the_training_path_and_the_query_path_give_the_same_tensors(world, rng) -> None:
     framing, lattice = Framing(scaling=SCALING, factors=(4, 4)), Lattice.of(world)
-    trained, _ = training(world, framing, rng)
+    trained, *_ = training(world, framing, rng)
     coarse = world.values[:, ::4, ::4].astype(np.float64)  # as a user's file might hold them
     asked = framing.query(lattice.points, world["time"].values, coarse=coarse, lattice=lattice.every(4))
     for name in ("coords", "covariates", "base"):
@@ -101,7 +113,7 @@ def test_what_is_missing_becomes_unobserved_and_nothing_else_does(world, rng) ->
     field = world.copy(deep=True)
     field[0, 3:9, 5:30] = np.nan
     field[2, 0, 0] = np.nan
-    batch, _ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
     missing = np.isnan(field.values.reshape(4, -1))
     np.testing.assert_array_equal(~batch.mask.numpy(), missing)
     assert batch.context is not None
@@ -116,7 +128,7 @@ def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(wo
     field = world.copy(deep=True)
     field[1] = np.nan
     field[3, ::4, ::4] = np.nan  # something to explain, and no context to explain it from
-    batch, _ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
     assert not batch.mask[1].any()
     assert not batch.mask[3].any()
     assert batch.base is not None and torch.isfinite(batch.base).all()
@@ -125,7 +137,7 @@ def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(wo
 def test_bounded_values_stay_within_their_bounds(world, rng) -> None:
     low, high = float(world.min()) + 5, float(world.max()) - 5
     framing = Framing(scaling=Scaling(offset=low, scale=high - low), factors=None, bounded=True)
-    batch, _ = training(world, framing, rng)
+    batch, *_ = training(world, framing, rng)
     assert batch.values is not None
     assert (batch.values.min(), batch.values.max()) == (0, 1)
     assert batch.mask.all()

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from pipelines.data.climate import open_source
-from pipelines.data.sphere import Lattice, sun_covariates, unit_vectors
+from pipelines.data.sphere import Lattice, east_north_by_km, sun_covariates, unit_vectors
 from pipelines.products.baselines import bilinear
 from pipelines.products.skill import area_weights
 
@@ -180,3 +180,19 @@ def test_a_coarse_lattice_of_the_globe_has_no_seam_whatever_the_factor(world) ->
     east = np.array([coarse.longitude[0] - 1e-6, coarse.longitude[0]])
     low, high = coarse.interpolate(field, np.zeros(2), east)[0]
     assert low == pytest.approx(high, abs=1e-6)
+
+
+def test_a_gradient_by_kilometre_is_the_change_over_a_kilometre() -> None:
+    latitude, longitude = np.array([50.0, -12.0, 89.0, 0.0]), np.array([-3.0, 200.0, 10.0, 359.9])
+    direction = np.array([0.3, -1.2, 0.7])
+
+    def field(latitude_deg: np.ndarray, longitude_deg: np.ndarray) -> np.ndarray:
+        return unit_vectors(latitude_deg, longitude_deg) @ direction
+
+    place = unit_vectors(latitude, longitude)
+    tangent = direction - (place @ direction)[:, None] * place
+    found = east_north_by_km(tangent, latitude, longitude)
+    step = np.rad2deg(1 / 6371.0)  # a kilometre
+    east = (field(latitude, longitude + step / np.cos(np.deg2rad(latitude))) - field(latitude, longitude)) / 1.0
+    north = field(latitude + step, longitude) - field(latitude, longitude)
+    np.testing.assert_allclose(found, np.stack([east, north], axis=-1), rtol=2e-2, atol=1e-6)

@@ -65,8 +65,7 @@ _TINY = (
     "training.members=4",
     "training.threads=1",
     "training.learning_rate=0.01",
-    "training.flow_from=0",
-    "training.gate_from=0",
+    "training.stages={prior: 0, gate: 0}",
 )
 _TINY_CONTEXT = (
     "context.every=3",

@@ -17,7 +17,7 @@ from pipelines.data.store import Store
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_training, recover, save_checkpoint
 from pipelines.training.loop import read_samples
 from pipelines.training.plan import Plan, make_plan
-from pipelines.training.step import Objective, Share, draw, make_optimizer, take_step
+from pipelines.training.step import Objective, differentiate, draw, make_optimizer, take_step
 from vamoh import VAMoH
 from vamoh.random_field import RandomField
 
@@ -39,10 +39,9 @@ def trained(plan: Plan, store: Store) -> tuple[VAMoH, torch.optim.Optimizer]:
     optimizer = make_optimizer(model, plan.config.training)
     samples = next(iter(read_samples(store, np.arange(6))))
     for step in range(2):
-        batch, noise, total = draw(
-            samples, plan.framing, plan.lattice, Share(batch_size=6), seed=0, step=step, latent=3, num=2
-        )
-        take_step(Objective(model, plan.config.training, 18)(batch, noise, total, 0)[0], model, optimizer, 1.0)
+        drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=step, latent=3, num=2)
+        differentiate(Objective(model, plan.config.training, 18), drawn, at_a_time=0, epoch=0, step=step)
+        take_step(model, optimizer, 1.0)
     return model, optimizer
 
 

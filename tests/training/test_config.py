@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from pipelines.config import Config, load_config, parse_config, presets
 from pipelines.training.tracking import flatten
+from vamoh import FunctionBatch, VAMoH
+from vamoh.encodings import even_places
 
 MOST_PARAMS_OF_ONE_CALL = 100
 
@@ -25,8 +28,26 @@ def test_every_preset_loads_and_says_what_it_is_for(name) -> None:
     assert len(flatten(config.model_dump(mode="json"))) <= MOST_PARAMS_OF_ONE_CALL
 
 
+PAPERS = {"era5": 41.4e6, "chairs": 39.5e6, "polymnist": 0.24e6, "shapes3d": 13.6e6, "celebahq": 136.6e6}
+
+
 def test_the_shipped_presets_are_there() -> None:
-    assert {"era5", "downscale", "demo"} <= set(presets())
+    assert {"downscale", "demo", *PAPERS} <= set(presets())
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_models_have_their_numbers_of_parameters_and_a_finite_bound_in_half_precision(name) -> None:
+    spec = load_config(name).model
+    model = VAMoH(spec)
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(PAPERS[name], rel=0.003)
+    coords = even_places(spec.domain, 300)
+    values = (coords.sum(dim=-1, keepdim=True) > 0).float().expand(-1, spec.channels)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.elbo(FunctionBatch(coords=coords[None], values=values[None]))
+    assert terms.elbo.dtype == terms.kl_z.dtype == torch.float32 and torch.isfinite(terms.elbo).all()
+    loss = -terms.elbo.sum()
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", presets())

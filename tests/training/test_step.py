@@ -1,6 +1,7 @@
 """A step is a function of its number: any number of workers takes the same one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from pipelines.data.stream import FieldStream, Samples
 from pipelines.training.loop import VALIDATION_BATCH, read_samples
 from pipelines.training.plan import Plan, make_plan, split_of
 from pipelines.training.step import (
+    Drawn,
     Objective,
-    Share,
+    differentiate,
     draw,
     ensemble_crps,
     make_optimizer,
@@ -61,12 +63,11 @@ def gradient(plan: Plan, store: Store, workers: int, epoch: int = 1) -> torch.Te
             store=store, samples=samples, batch_size=config.batch_size, seed=0, rank=rank, world_size=workers
         )
         batches = stream.epoch(epoch)
-        share = Share(batch_size=config.batch_size, rank=rank, world_size=workers)
-        batch, drawn, num_total = draw(
-            next(batches), plan.framing, plan.lattice, share, seed=0, step=7, latent=plan.spec.latent, num=2
-        )
+        drawn = draw(next(batches), plan.framing, plan.lattice, seed=0, step=7, latent=plan.spec.latent, num=2)
         batches.close()
-        loss, _ = Objective(model, config, len(samples))(in_double(batch), drawn.double(), num_total, epoch)
+        loss, _ = Objective(model, config, len(samples))(
+            replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double()), epoch, 7
+        )
         parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
         total = total + torch.cat([part.ravel() for part in parts if part is not None]) / workers
     return total
@@ -125,23 +126,63 @@ def test_every_parameter_has_one_rate_and_only_tables_that_of_tables(plan: Plan)
 
 @pytest.mark.parametrize("faulty", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_refused_before_anything_changes(faulty) -> None:
+    class Faulty(nn.Module):
+        def forward(self, *_: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return model(torch.ones(1, 3)).sum() * faulty, {}
+
     model = nn.Linear(3, 1)
+    drawn = Drawn(FunctionBatch(coords=torch.ones(1, 1, 3)), 1, None, torch.zeros(2, 1, 4))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    take_step(model(torch.ones(1, 3)).sum(), model, optimizer, 1.0)
+    model(torch.ones(1, 3)).sum().backward()
+    take_step(model, optimizer, 1.0)
     before = [p.detach().clone() for p in model.parameters()]
     moments = {k: v.clone() for k, v in optimizer.state[model.weight].items()}
     with pytest.raises(FloatingPointError, match="the loss is not finite: lower the learning rates"):
-        take_step(model(torch.ones(1, 3)).sum() * faulty, model, optimizer, 1.0)
+        differentiate(Faulty(), drawn, at_a_time=0, epoch=0, step=0)
+    assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(torch.equal(v, optimizer.state[model.weight][k]) for k, v in moments.items())
+
+
+@pytest.mark.parametrize("clip", [0.01, 1e9])
+def test_gradients_are_clipped_as_torch_clips_them(clip) -> None:
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    for model in (ours, theirs):
+        (model(torch.arange(3.0)) ** 2).sum().backward()
+    take_step(ours, torch.optim.SGD(ours.parameters(), lr=0.1), clip)
+    torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+    torch.optim.SGD(theirs.parameters(), lr=0.1).step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    assert ours.weight.grad is None
+
+
+@pytest.mark.parametrize("changes", [(), ("context=null",)], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 4, 9])
+def test_micro_batches_are_the_same_step(size, changes, store: Store, tiny) -> None:
+    if changes:
+        changes = (*changes, "model.local=null", "model.context_encoder=null", "model.component_posterior=network")
+    plan = make_plan(tiny(*changes), store)
+    samples = next(iter(read_samples(store, np.arange(6))))
+    drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
+    drawn = replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double())
+    gradients, losses = [], []
+    for each in (0, size):
+        model = plan.new_model().double()
+        terms = differentiate(Objective(model, plan.config.training, 18), drawn, at_a_time=each, epoch=9, step=9)
+        losses.append(terms["loss"])
+        gradients.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_is_refused_too() -> None:
     model = nn.Linear(1, 1, bias=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     before = model.weight.detach().clone()
+    (model.weight - before).sqrt().sum().backward()
     with pytest.raises(FloatingPointError, match="the gradient is not finite"):
-        take_step((model.weight - before).sqrt().sum(), model, optimizer, 1.0)
+        take_step(model, optimizer, 1.0)
     assert torch.equal(model.weight, before)
 
 
@@ -218,17 +259,17 @@ def test_validation_leaves_out_what_is_missing(plan: Plan, store: Store) -> None
     assert sums[0] == pytest.approx(sums[1])
 
 
-def test_the_paper_schedule_learns_priors_late(store: Store, tiny) -> None:
-    config: TrainingConfig = tiny("training.flow_from=2", "training.gate_from=3").training
+@pytest.mark.parametrize("unit", ["epochs", "steps"])
+def test_the_paper_schedule_learns_priors_late(unit, store: Store, tiny) -> None:
+    config: TrainingConfig = tiny(f"training.stages={{prior: 2, gate: 3, unit: {unit}}}").training
     plan = make_plan(tiny(), store)
     model = plan.new_model()
     samples = next(iter(read_samples(store, np.arange(6))))
-    batch, noise, total = draw(
-        samples, plan.framing, plan.lattice, Share(batch_size=6), seed=0, step=0, latent=3, num=2
-    )
+    drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
     learned = {}
-    for epoch in (0, 2, 3):
-        loss, _ = Objective(model, config, 18)(batch, noise, total, epoch)
+    for now in (0, 2, 3):
+        epoch, step = (now, 0) if unit == "epochs" else (0, now)
+        loss, _ = Objective(model, config, 18)(drawn, epoch, step)
         prior = torch.autograd.grad(loss, list(model.prior.parameters()), allow_unused=True)
-        learned[epoch] = any(part is not None and part.abs().max() > 0 for part in prior)
+        learned[now] = any(part is not None and part.abs().max() > 0 for part in prior)
     assert learned == {0: False, 2: True, 3: True}

@@ -1,7 +1,6 @@
 """Laws of the bound: it is a bound, it is tight where it should be, and its parts are what they say."""
 
 from collections.abc import Callable
-from itertools import combinations
 
 import pytest
 import torch
@@ -239,60 +238,6 @@ def test_one_component_and_no_flow_is_a_plain_vae_term_by_term(
         torch.testing.assert_close(terms.kl_z[b], kl)
         torch.testing.assert_close(terms.elbo[b], reconstruction - kl)
     torch.testing.assert_close(terms.kl_c, torch.zeros(2, dtype=torch.float64))
-
-
-# --- parts of a function --------------------------------------------------------------------------------------------
-
-
-def gradients(model: VAMoH, loss: Tensor) -> dict[str, Tensor]:
-    """Of every parameter but the encoder's, which sees other points in every subset."""
-    named = {name: p for name, p in model.named_parameters() if not name.startswith("encoder.")}
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
-
-
-@pytest.mark.parametrize("kind", ["classic", "downscaling"])
-def test_subsampled_terms_and_their_gradients_average_to_the_full_ones(
-    kind: str, functions: BUILD, classic: SPEC, downscaling: SPEC, awake: WAKE, generator: torch.Generator
-) -> None:
-    build, batch = (classic, functions()) if kind == "classic" else (downscaling, functions(2, context=True))
-    model = awake(VAMoH(build(), support=batch.coords[0]).double())
-    with torch.no_grad():  # q(z) the same whichever points the encoder sees
-        model.posterior_head.weight.zero_()
-    noise = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
-    full = model.elbo(batch, noise=noise, predictive=True)
-    subsets = [torch.tensor(each) for each in combinations(range(7), 3)]
-    parts = [model.elbo(batch.at(each), noise=noise, num_total=7, predictive=True) for each in subsets]
-    assert full.predictive is not None
-    for name in ("reconstruction", "kl_c", "kl_z", "predictive"):
-        average = torch.stack([getattr(part, name) for part in parts]).mean(dim=0)
-        torch.testing.assert_close(average, getattr(full, name))
-    expected = gradients(model, full.elbo.sum())
-    averaged = gradients(model, torch.stack([part.elbo.sum() for part in parts]).mean())
-    for name, gradient in expected.items():
-        if not name.startswith("posterior_head.weight"):
-            torch.testing.assert_close(averaged[name], gradient, msg=name)
-
-
-def test_num_total_rescales_what_is_summed_over_points_and_nothing_else(
-    functions: BUILD, classic: SPEC, awake: WAKE, generator: torch.Generator
-) -> None:
-    model, batch = awake(VAMoH(classic()).double()), functions()
-    noise = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
-    plain = model.elbo(batch, noise=noise)
-    for total in (21, torch.tensor([21, 21])):
-        threefold = model.elbo(batch, noise=noise, num_total=total)
-        torch.testing.assert_close(threefold.reconstruction, 3 * plain.reconstruction)
-        torch.testing.assert_close(threefold.kl_c, 3 * plain.kl_c)
-        torch.testing.assert_close(threefold.kl_z, plain.kl_z)
-    each = model.elbo(batch, noise=noise, num_total=torch.tensor([7, 14]))
-    torch.testing.assert_close(each.kl_c, plain.kl_c * torch.tensor([1, 2]))
-
-
-def test_gaps_are_not_made_up_for_by_the_points_around_them(functions: BUILD, classic: SPEC, awake: WAKE) -> None:
-    model, batch = awake(VAMoH(classic()).double()), functions()
-    noise = torch.zeros(2, 2, 4, dtype=torch.float64)
-    unscaled, scaled = model.elbo(batch, noise=noise), model.elbo(batch, noise=noise, num_total=7)
-    torch.testing.assert_close(unscaled.reconstruction, scaled.reconstruction)  # seven points, fewer of them seen
 
 
 # --- every parameter learns -----------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from vamoh import FunctionBatch, ModelSpec, VAMoH, neighbours
+from vamoh import FunctionBatch, ModelSpec, VAMoH, blocks, remembered
+from vamoh.generators import GeneratorShape
 from vamoh.likelihoods import LikelihoodName
 from vamoh.spec import EncoderSpec
 
@@ -56,6 +57,51 @@ def test_decoding_some_points_equals_those_points_of_decoding_all(model: VAMoH, 
         (part.components.mean.transpose(1, 2), whole.components.mean.transpose(1, 2)),
     ):
         torch.testing.assert_close(ours, theirs[:, index], rtol=1e-5, atol=1e-5)
+
+
+def test_points_decoded_a_few_at_a_time_are_those_decoded_at_once(
+    model: VAMoH, batch: FunctionBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = model.decode(latent, batch)
+        monkeypatch.setattr("vamoh.model.POINTS", 3)
+        parts = model.decode(latent, batch)
+    torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_size_of_a_block_changes_neither_the_bound_nor_its_gradient(
+    model: VAMoH, batch: FunctionBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(1))
+    found = []
+    for numbers in (2**20, 40):
+        monkeypatch.setitem(blocks.NUMBERS, "cpu", numbers)
+        bound = model.elbo(batch, noise=noise).elbo
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        found.append((bound, torch.autograd.grad(bound.sum(), parameters, allow_unused=True)))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-4)
+    for one, other in zip(found[1][1], found[0][1], strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_points_that_are_scored_are_generated(
+    classic: SPEC, batch: FunctionBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = VAMoH(classic()), []
+    evaluate = GeneratorShape._evaluate
+
+    def counted(self: GeneratorShape, parameters: Tensor, features: Tensor) -> Tensor:
+        asked.append(features.shape[1])
+        return evaluate(self, parameters, features)
+
+    monkeypatch.setattr(GeneratorShape, "_evaluate", counted)
+    values = batch.values[..., :1].expand(-1, -1, 3) if batch.values is not None else None
+    model.elbo(FunctionBatch(coords=batch.coords, values=values), at=torch.tensor([5, 1, 2]))
+    assert asked == [3]
 
 
 def test_each_function_is_decoded_as_if_alone(model: VAMoH, batch: FunctionBatch) -> None:
@@ -253,18 +299,9 @@ def test_an_encoders_layers_must_be_as_many_in_every_list() -> None:
         EncoderSpec(centres=(8,), channels=(4, 4), neighbours=(3,))
 
 
-# --- the paper's model ----------------------------------------------------------------------------------------------
-
-
-def test_the_papers_era5_model_has_its_number_of_parameters() -> None:
-    model = VAMoH(ModelSpec(likelihood="continuous_bernoulli", latent=32, components=3, flow_depth=10))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    assert count == pytest.approx(41.4e6, rel=0.01)
-
-
 def test_plans_are_found_again_in_every_step(batch: FunctionBatch, model: VAMoH) -> None:
-    neighbours._plans.clear()
+    remembered._made.clear()
     model.elbo(batch)
-    made = len(neighbours._plans)
+    made = len(remembered._made)
     model.elbo(batch)
-    assert len(neighbours._plans) == made > 0
+    assert len(remembered._made) == made > 0

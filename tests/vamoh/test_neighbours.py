@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from vamoh import neighbours
+from vamoh import remembered
 from vamoh.neighbours import canonical_order, farthest_points, nearest
 
 # quarters, so that ties and duplicates are common
@@ -25,9 +25,9 @@ def sets(max_points: int = 20) -> st.SearchStrategy[Tensor]:
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    neighbours._plans.clear()
+    remembered._made.clear()
     yield
-    neighbours._plans.clear()
+    remembered._made.clear()
 
 
 @settings(max_examples=60, deadline=None)
@@ -106,16 +106,16 @@ def test_memory_is_bounded_in_plans_and_in_bytes(monkeypatch: pytest.MonkeyPatch
     generator = torch.Generator().manual_seed(9)
     used_always = torch.rand(30, 3, generator=generator)
     kept = nearest(used_always, used_always, 4)
-    for _ in range(2 * neighbours.CACHE_SIZE):
+    for _ in range(2 * remembered.CACHE_SIZE):
         other = torch.rand(5, 3, generator=generator)
         nearest(other, other, 2)
         assert nearest(used_always, used_always, 4) is kept  # what is used stays
-    assert len(neighbours._plans) == neighbours.CACHE_SIZE
-    monkeypatch.setattr(neighbours, "CACHE_BYTES", 50_000)
+    assert len(remembered._made) == remembered.CACHE_SIZE
+    monkeypatch.setattr(remembered, "CACHE_BYTES", 50_000)
     for _ in range(5):
         large = torch.rand(300, 3, generator=generator)
         nearest(large, large, 4)
-    assert sum(neighbours._num_bytes(plan) for plan in neighbours._plans.values()) <= 50_000
+    assert sum(plan.nbytes for plan in remembered._made.values()) <= 50_000
 
 
 def test_one_point_is_its_own_neighbour() -> None:
