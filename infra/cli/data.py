@@ -98,3 +98,47 @@ def inspect(
         return
     print_facts(found.rows())
     print_lines(found.sketch)
+
+
+@app.command(epilog=examples("vamoh data tune uk.zarr", "vamoh data tune uk.zarr --apply"))
+def tune(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A folder, or a URL, which is only measured.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the store again in the best chunks; record the other settings in it.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure which chunks, threads and queue stream a store best here.
+
+    Chunks decide the order of samples: a training that is under way goes on with the chunks that it began with.
+    """
+    from infra.cli.console import number, print_facts, print_json, print_table, progress
+    from pipelines.data import tune as tuning
+
+    with progress("measuring", "passes") as update:
+        found = tuning.tune(store, progress=update)
+    if apply:
+        with progress("writing", "samples") as update:
+            tuning.apply(found, progress=update)
+    if as_json:
+        print_json({**found.to_dict(), "applied": apply})
+        return
+    rows = [
+        (one.chunks, str(one.threads), str(one.prefetch), f"{one.mb_per_s:.0f}", _percent(one.wait))
+        for one in found.measured
+    ]
+    print_table(("samples a chunk", "threads", "prefetch", "MB/s", "wait"), rows)
+    best = found.best
+    change = "the store's own" if not found.rewrites else "written" if apply else "--apply writes the store so"
+    print_facts(
+        [
+            ("best chunks", f"{best.chunks} ({change})"),
+            ("best threads", f"{best.threads}{' (recorded)' if apply else ''}"),
+            ("best prefetch", f"{best.prefetch}{' (recorded)' if apply else ''}"),
+            ("MB/s", number(round(best.mb_per_s))),
+        ]
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"

@@ -42,6 +42,36 @@ def plan_chunks(num_samples: int, sample_bytes: int, *, read_samples: int = 1) -
     num_chunks = math.ceil(num_samples / chunk)
     shard = chunk * min(together, num_chunks) if together >= 2 and num_chunks > 64 else None
     unit = shard or chunk
-    slab = max(unit, SLAB_BYTES // sample_bytes // unit * unit)
+    slab = _slab(unit, sample_bytes)
     wanted = math.ceil(read_samples / unit) * unit
     return ChunkPlan(chunk=chunk, shard=shard, slab=slab if slab < wanted else slab // wanted * wanted)
+
+
+def block_samples(chunk: int, sample_bytes: int) -> int:
+    """How many samples to read at a time: a chunk, or as many small ones as make 32 samples.
+
+    >>> block_samples(1, 33 * 49 * 4), block_samples(32, 33 * 49 * 4), block_samples(1, 100 * 2**20)
+    (32, 32, 1)
+    """
+    together = min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, sample_bytes)) // chunk
+    return chunk * max(1, together)
+
+
+def candidate_plans(num_samples: int, sample_bytes: int) -> list[ChunkPlan]:
+    """Plans that are worth measuring: chunks of several sizes, as files of their own and in shards.
+
+    >>> [(plan.chunk, plan.shard) for plan in candidate_plans(744, 181 * 360 * 4)]
+    [(1, None), (8, None), (32, None), (128, None), (8, 128), (32, 128)]
+    """
+    sizes = [chunk for chunk in (1, 8, 32, 128) if chunk <= num_samples and chunk * sample_bytes <= CHUNK_BYTES]
+    plans = [ChunkPlan(chunk=chunk, shard=None, slab=_slab(chunk, sample_bytes)) for chunk in sizes or [1]]
+    for chunk in (8, 32):
+        together = min(SHARD_BYTES // sample_bytes, num_samples) // chunk
+        if chunk in sizes and together >= 2:
+            shard = chunk * together
+            plans.append(ChunkPlan(chunk=chunk, shard=shard, slab=_slab(shard, sample_bytes)))
+    return plans
+
+
+def _slab(unit: int, sample_bytes: int) -> int:
+    return max(unit, SLAB_BYTES // sample_bytes // unit * unit)

@@ -233,11 +233,11 @@ def _remote_errors(place: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise type(error)(f"{name!r} cannot be opened: {error}") from error
-    except _client_errors() as error:
+    except client_errors() as error:
         raise OSError(f"{name!r} cannot be reached: {' '.join(str(error).split())[:300]}") from error
 
 
-def _client_errors() -> tuple[type[BaseException], ...]:
+def client_errors() -> tuple[type[BaseException], ...]:
     """Collect the base errors of the remote clients that are in use; they share none but Exception."""
     known = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"),
              ("botocore.exceptions", "ClientError"), ("google.auth.exceptions", "GoogleAuthError"),

@@ -6,6 +6,8 @@ nothing new.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -13,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import dask.array
 import xarray as xr
 import zarr
 
 from pipelines.data.atomic import refuse_existing, written_beside
+from pipelines.data.chunks import ChunkPlan, block_samples
 from pipelines.data.normalize import Statistics
+from pipelines.data.remote import is_url, persistently, remote_options
+from pipelines.data.sources import client_errors, public_name
+from pipelines.data.stored import StoredArray
 from pipelines.data.writing import Progress, write_values
 
 Domain = Literal["sphere", "cube", "plane"]
@@ -28,6 +35,7 @@ DIMS: Mapping[str, tuple[str, ...]] = {
     "cube": ("shape", "x", "y", "z"),
     "plane": ("image", "y", "x", "channel"),
 }
+_NO_STORE = "{!r} is not a store: expected a folder that `vamoh data` wrote ({})"
 _ATTRIBUTES = ("schema_version", "domain", "variable", "units", "source", "license", "fingerprint", "statistics")
 
 
@@ -37,7 +45,8 @@ class Store:
 
     Attributes:
         path: a local path or a URL; what to ship to a worker, which opens it itself.
-        dataset: the lazy data set, one Dask block a chunk.
+        dataset: the lazy data set, one Dask block a chunk, or for so many small chunks as hold 32 samples.
+        stored: the values as they are stored, which the data set is a graph over.
         variable: the name of the values.
         domain: where the coordinates live.
         units: of the values.
@@ -45,10 +54,12 @@ class Store:
         statistics: of the values.
         license: under which the source is given.
         source: where the values come from.
+        streaming: settings that `vamoh data tune` found best: `threads`, `prefetch`.
     """
 
     path: str
     dataset: xr.Dataset
+    stored: StoredArray
     variable: str
     domain: Domain
     units: str
@@ -56,6 +67,7 @@ class Store:
     statistics: Statistics
     license: str
     source: str
+    streaming: Mapping[str, int]
 
     @property
     def field(self) -> xr.DataArray:
@@ -71,6 +83,8 @@ def write_store(
     license: str,
     overwrite: bool = False,
     domain: Domain = "sphere",
+    plan: ChunkPlan | None = None,
+    streaming: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """Write a field to a new store, in one pass and in bounded memory.
@@ -82,6 +96,8 @@ def write_store(
         license: under which they are given.
         overwrite: replace a store that is there; anything else is left alone.
         domain: where the coordinates live; fixes the names of the dimensions.
+        plan: how samples are grouped; None for what suits their number and size.
+        streaming: settings to record for streams (`Store.streaming`).
         progress: called with (samples written, samples in all) after each slab.
 
     Returns:
@@ -105,7 +121,8 @@ def write_store(
             "units": field.attrs["units"],
             "source": source,
             "license": license,
-            **write_values(field, folder, progress),
+            **({"streaming": dict(streaming)} if streaming else {}),
+            **write_values(field, folder, plan, progress),
         }
         group = zarr.open_group(folder, mode="r+", use_consolidated=False)
         group.attrs.update(attributes)
@@ -113,6 +130,19 @@ def write_store(
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             zarr.consolidate_metadata(folder)
     return open_store(path)
+
+
+def record_streaming(path: str | os.PathLike[str], settings: Mapping[str, int]) -> None:
+    """Record settings for streams in a local store, in one step: the old description stays until the new one is whole.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    described = Path(path) / "zarr.json"
+    tree = json.loads(described.read_text())
+    tree["attributes"]["streaming"] = dict(settings)
+    with written_beside(described, overwrite=True) as beside:
+        beside.write_text(json.dumps(tree, indent=2))
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -130,25 +160,35 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise FileExistsError(f"{text!r} exists and is no store: --overwrite replaces stores only")
 
 
-def open_store(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Store:
+def open_store(
+    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None, skip_corrupt: bool = False
+) -> Store:
     """Open a store lazily and check that it is one.
 
     Args:
         path: a local folder or a URL of any fsspec protocol.
         storage_options: for fsspec.
+        skip_corrupt: read the samples of damaged chunks as unobserved, wherever they are read, instead of failing.
 
     Raises:
         FileNotFoundError: if there is nothing there.
         ValueError: if it is no store, of another schema version, or damaged.
+        OSError: if it cannot be reached.
     """
     text = os.fspath(path)
     if "://" not in text and not os.path.lexists(path):
         raise FileNotFoundError(f"there is no store at {text!r}: make one with `vamoh data climate SOURCE {text}`")
     try:
-        options = dict(storage_options or {}) or None
-        dataset = xr.open_zarr(text, consolidated=True, chunks=None, storage_options=options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{text!r} is not a store: expected a folder that `vamoh data` wrote ({error})") from error
+        options = remote_options(text, storage_options)
+        dataset = persistently(
+            lambda: xr.open_zarr(text, consolidated=True, chunks=None, storage_options=options), text
+        )
+    except client_errors() as error:
+        if is_url(text) and not isinstance(error, FileNotFoundError):
+            raise OSError(f"{public_name(text)!r} cannot be reached: {' '.join(str(error).split())[:300]}") from error
+        raise ValueError(_NO_STORE.format(text, error)) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(_NO_STORE.format(text, error)) from error
     attributes = dataset.attrs
     version = attributes.get("schema_version")
     if version is None:
@@ -162,10 +202,10 @@ def open_store(path: str | os.PathLike[str], *, storage_options: Mapping[str, An
     if missing or attributes["variable"] not in dataset or attributes["domain"] not in DIMS:
         what = f"the attribute {missing[0]!r}" if missing else "its variable, or knows no such domain"
         raise ValueError(f"the store {text!r} is damaged: it lacks {what}; make it again")
-    return _checked(text, dataset)
+    return _checked(text, dataset, skip_corrupt=skip_corrupt)
 
 
-def _checked(text: str, dataset: xr.Dataset) -> Store:
+def _checked(text: str, dataset: xr.Dataset, *, skip_corrupt: bool) -> Store:
     """Build the store's description from its attributes, comparing them with the array itself."""
     attributes = dataset.attrs
     name, domain = attributes["variable"], attributes["domain"]
@@ -177,15 +217,20 @@ def _checked(text: str, dataset: xr.Dataset) -> Store:
             f"the store {text!r} is damaged: its values are in {field.attrs.get('units')!r}, its description says "
             f"{attributes['units']!r}"
         )
-    samples = field.encoding["chunks"][0]
+    statistics = Statistics.from_json(attributes["statistics"])
+    stored = StoredArray(field, text, complete=statistics.missing == 0, skip_corrupt=skip_corrupt)
+    samples = block_samples(stored.chunk, field.dtype.itemsize * math.prod(field.shape[1:]))
+    blocks = dask.array.from_array(stored, chunks=(samples, *field.shape[1:]), name=stored.graph)
     return Store(
         path=text,
-        dataset=dataset.chunk({dim: samples if dim == field.dims[0] else -1 for dim in field.dims}),
+        dataset=dataset.assign({name: field.copy(data=blocks)}),
+        stored=stored,
         variable=name,
         domain=domain,
         units=attributes["units"],
         fingerprint=attributes["fingerprint"],
-        statistics=Statistics.from_json(attributes["statistics"]),
+        statistics=statistics,
         license=attributes["license"],
         source=attributes["source"],
+        streaming={key: int(value) for key, value in attributes.get("streaming", {}).items()},
     )

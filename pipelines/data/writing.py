@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from pipelines.data.chunks import ChunkPlan, plan_chunks
 from pipelines.data.fingerprint import Fingerprint
@@ -24,12 +24,15 @@ Progress = Callable[[int, int], None]
 _NUM_WRITERS = 4
 
 
-def write_values(field: xr.DataArray, folder: Path, progress: Progress | None) -> dict[str, str]:
+def write_values(
+    field: xr.DataArray, folder: Path, plan: ChunkPlan | None, progress: Progress | None
+) -> dict[str, str]:
     """Write a field's skeleton and its values.
 
     Args:
         field: (sample, *grid), Dask or NumPy, with the attribute `units`.
         folder: to be made.
+        plan: how samples are grouped; None for what suits their number and size.
         progress: called with (samples written, samples in all) after each slab.
 
     Returns:
@@ -41,10 +44,11 @@ def write_values(field: xr.DataArray, folder: Path, progress: Progress | None) -
     """
     num_samples = field.shape[0]
     sample_bytes = max(1, math.prod(field.shape[1:]) * field.dtype.itemsize)
-    plan = plan_chunks(num_samples, sample_bytes)
+    plan = plan or plan_chunks(num_samples, sample_bytes)
     _write_skeleton(field, folder, plan)
     array = zarr.open_group(folder, mode="r+", use_consolidated=False)[str(field.name)]
     assert isinstance(array, zarr.Array)
+    array = array.with_config({"write_empty_chunks": True})  # one that is not there is one that was lost
     weights, moments = area_weights(field), Moments()
     fingerprint = Fingerprint(field, field.attrs["units"])
     unit = plan.shard or plan.chunk
@@ -85,14 +89,20 @@ def _write_skeleton(field: xr.DataArray, folder: Path, plan: ChunkPlan) -> None:
         name: {
             "chunks": (plan.chunk, *grid),
             "shards": None if plan.shard is None else (plan.shard, *grid),
-            "compressors": (BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=field.dtype.itemsize),),
+            # Without a checksum, a damaged chunk is mostly decoded to other values.
+            "compressors": (
+                BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=field.dtype.itemsize),
+                Crc32cCodec(),
+            ),
         }
     }
     if np.issubdtype(field.dtype, np.floating):
         encoding[name]["_FillValue"] = float("nan")
+    for dim in field.coords:
+        encoding[str(dim)] = {"compressors": (ZstdCodec(), Crc32cCodec())}
     if "time" in field.coords:
         # Seconds hold every date of the sources exactly; microseconds where one has a fraction.
-        encoding["time"] = {"units": _time_units(field["time"]), "dtype": "int64"}
+        encoding["time"] |= {"units": _time_units(field["time"]), "dtype": "int64"}
     dataset = template.to_dataset(name=name).assign_attrs(Conventions="CF-1.11")
     dataset.to_zarr(folder, mode="w", zarr_format=3, compute=False, consolidated=False, encoding=encoding)
 

@@ -7,7 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS = ("", "data climate", "data inspect", "train", "evaluate", "downscale", "models list", "config show", "demo")
+COMMANDS = (
+    "",
+    "data climate",
+    "data inspect",
+    "data tune",
+    "train",
+    "evaluate",
+    "downscale",
+    "models list",
+    "config show",
+    "demo",
+)
 REPEATS = 5
 
 
