@@ -86,6 +86,11 @@ def make_plan(config: Config, store: Store) -> Plan:
         raise ValueError(
             f"training needs a store of climate fields on the sphere, {store.path!r} is of the {store.domain}"
         )
+    if config.model.domain != store.domain:
+        raise ValueError(
+            f"this config is for functions on the {config.model.domain} (model.domain), {store.path!r} is of the "
+            f"{store.domain}: choose another preset or store"
+        )
     lattice, split = Lattice.of(store.field), split_of(config, store)
     if len(split.train) < config.training.batch_size:
         raise ValueError(
@@ -95,7 +100,7 @@ def make_plan(config: Config, store: Store) -> Plan:
     known = np.sort(np.concatenate([split.train, split.validation]))
     times = store.field[store.field.dims[0]].values[known]
     numbers = statistics(store.field.isel({store.field.dims[0]: split.train}))
-    spec, scaling = replace(config.model, domain=store.domain), None
+    spec, scaling = config.model, None
     if config.context is not None and spec.local is not None:
         factors = config.context.factors
         if min(lattice.shape) <= factors[1]:

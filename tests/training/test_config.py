@@ -7,6 +7,8 @@ import torch
 import yaml
 
 from pipelines.config import Config, load_config, parse_config, presets
+from pipelines.data.store import Store
+from pipelines.training.plan import make_plan
 from pipelines.training.tracking import flatten
 from vamoh import FunctionBatch, VAMoH
 from vamoh.encodings import even_places
@@ -26,6 +28,14 @@ def test_every_preset_loads_and_says_what_it_is_for(name) -> None:
     config = load_config(name)
     assert config.description
     assert len(flatten(config.model_dump(mode="json"))) <= MOST_PARAMS_OF_ONE_CALL
+
+
+@pytest.mark.parametrize("name", ["chairs", "polymnist"])
+def test_a_preset_for_another_kind_of_data_is_refused_for_a_climate_store(name, store: Store) -> None:
+    with pytest.raises(
+        ValueError, match=r"functions on the (cube|plane) .* is of the sphere: choose another"
+    ):
+        make_plan(load_config(name), store)
 
 
 PAPERS = {"era5": 41.4e6, "chairs": 39.5e6, "polymnist": 0.24e6, "shapes3d": 13.6e6, "celebahq": 136.6e6}
