@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
-from torch import Tensor
+from torch import Tensor, nn
 
-from vamoh.encodings import FeatureGrids, FourierFeatures, box_cells, cubed_sphere_cells, vertices_near
+from vamoh.encodings import FeatureGrids, FourierFeatures, box_cells, cubed_sphere_cells, even_places, vertices_near
 
 PLACES = Callable[[int], Tensor]
 
@@ -181,3 +181,34 @@ def test_given_vertices_a_saved_grid_is_restored(places: PLACES, generator: torc
     empty.load_state_dict(grids.state_dict())
     coords = places(50)
     assert torch.equal(empty(coords), grids(coords))
+
+
+@pytest.mark.parametrize(("domain", "num_axes"), [("sphere", 3), ("cube", 3), ("plane", 2)])
+def test_even_places_cover_their_domain_without_crowding(domain: str, num_axes: int) -> None:
+    places = even_places(domain, 200).double()
+    assert places.shape == (200, num_axes) and places.abs().max() <= 1
+    assert places.mean(dim=0).abs().max() < 0.03  # of random ones each has a standard deviation of 0.041
+    apart = torch.cdist(places, places) + 9 * torch.eye(200, dtype=torch.float64)
+    random = torch.rand(200, num_axes, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    if domain == "sphere":
+        torch.testing.assert_close(places.norm(dim=-1), torch.ones(200, dtype=torch.float64))
+        random = nn.functional.normalize(random, dim=-1)
+    crowded = torch.cdist(random, random) + 9 * torch.eye(200, dtype=torch.float64)
+    assert apart.min() > 5 * crowded.min()
+    if domain != "sphere":
+        assert torch.equal(even_places(domain, 1), torch.zeros(1, num_axes))
+
+
+def test_features_are_remembered_for_a_set_of_places_and_its_frequencies(generator: torch.Generator) -> None:
+    coords = torch.rand(50, 3, generator=generator)
+    one, other = (FourierFeatures(3, 8, 2.0, generator=generator) for _ in range(2))
+    assert one(coords) is one(coords.clone()) and not torch.equal(one(coords), other(coords))
+    with torch.no_grad():
+        one.frequencies.add_(1.0)
+    phase = 2 * torch.pi * coords @ one.frequencies.T
+    torch.testing.assert_close(one(coords), torch.cat([phase.cos(), phase.sin()], dim=-1))
+    with torch.inference_mode():
+        remembered = one(coords[:7])
+    weight = torch.ones(16, requires_grad=True)
+    (one(coords[:7]) @ weight).sum().backward()  # what was made in inference can be used where gradients are
+    torch.testing.assert_close(weight.grad, remembered.sum(dim=0))
