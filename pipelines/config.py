@@ -103,9 +103,12 @@ class TrainingConfig(Section):
     Attributes:
         epochs: Passes over the training samples.
         batch_size: Functions a step, over all workers.
+        last_batch: Whether an epoch ends with a smaller batch of what is left over, or without it.
         points: Points of each function that a step scores; 0 for all of them. The classic model's encoder reads all.
         micro_batch: Functions that a worker differentiates at a time, 0 for all that it has of a batch: the same step,
             in less memory.
+        precision: Of matrix products in training; sums, likelihoods and weights are float32 in either.
+        compile: Compile the objective with torch.compile.
         learning_rate: Of encoders, hypernetworks, gates and prior.
         local_rate, grid_rate: Of the local read-out's networks, and of the feature grids.
         weight_decay, grid_decay: Decoupled, of everything but the feature grids, and of these.
@@ -118,17 +121,22 @@ class TrainingConfig(Section):
         stages: When priors begin to be learned.
         average: Decay of the moving average of the weights that is evaluated and kept.
         validate_every: Epochs between validations (and checkpoints).
+        checkpoint_minutes: Minutes between the checkpoints in between; 0 for none.
+        keep: Checkpoints to go on from that are kept, the newest ones; the best is kept besides.
         patience: Validations without improvement after which training stops; 0 never stops.
         members: Members of a validation ensemble.
         buffer: Chunks held in memory to shuffle over.
-        prefetch: Batches made ahead.
+        prefetch: Batches made ahead; 0 for what `vamoh data tune` found for the store, else 2.
         threads: Torch threads of a worker; 0 for as many as the worker has CPUs.
     """
 
     epochs: Positive = 100
     batch_size: Positive = 32
+    last_batch: Literal["keep", "drop"] = "drop"
     points: Annotated[int, Field(ge=0)] = 0
     micro_batch: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     learning_rate: Rate = 1e-3
     local_rate: Rate = 1e-2
     grid_rate: Rate = 2e-2
@@ -143,10 +151,12 @@ class TrainingConfig(Section):
     stages: StagesConfig = StagesConfig()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     validate_every: Positive = 10
+    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    keep: Positive = 1
     patience: Annotated[int, Field(ge=0)] = 0
     members: Positive = 8
     buffer: Positive = 4
-    prefetch: Positive = 4
+    prefetch: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
 
 

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `vamoh`; None takes those of this process.
 
     Returns:
-        The exit code: 0 done, 2 a mistake in what was asked for, 1 a bug, 130 interrupted, 143 terminated.
+        The exit code: 0 done, 2 a mistake in what was asked for, 3 a promotion that the gate refuses, 1 a bug, 130
+        interrupted, 143 terminated.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on large pages: a training step is up to twice as fast
     given = list(sys.argv[1:] if arguments is None else arguments)

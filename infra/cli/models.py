@@ -1,4 +1,4 @@
-"""`vamoh models`: what is registered."""
+"""`vamoh models`: what is registered, and which of it is the champion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.options import JsonFlag, examples
 
-app = typer.Typer(help="Look at registered models.")
+app = typer.Typer(help="Look at registered models, and choose the champion.")
+REFUSED = 3
 
 
 @app.command("list", epilog=examples("vamoh models list"))
@@ -52,6 +53,50 @@ def show(
         print_json(found)
     else:
         print_facts([(key.replace("_", " "), brief(value)) for key, value in found.items() if value is not None])
+
+
+@app.command(epilog=examples("vamoh models promote t2m 3 --store uk.zarr", "vamoh models promote t2m 3 --force"))
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model's name.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version that is to become champion.")],
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Hours to compare on that neither learned from.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the comparison says.")] = False,
+    members: Annotated[int, typer.Option(min=2, metavar="M", help="Members of the ensembles.")] = 32,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a version the champion if its CRPS beats the champion's beyond chance, and nothing else is worse."""
+    from infra.cli.console import number, print_json, print_table
+    from pipelines.products.gate import force_past_gate, pass_gate
+
+    if store is None and not force:
+        raise ValueError("name a --store with hours to compare on, or promote it without a comparison: --force")
+    if store is None:
+        verdict = force_past_gate(name, version)
+    else:
+        verdict = pass_gate(name, version, store, members=members, force=force)
+    if as_json:
+        print_json(verdict.to_dict())
+    else:
+        rows = [
+            [key, number(each.challenger), number(each.champion), number(each.low), number(each.high)]
+            for key, each in verdict.compared.items()
+        ]
+        if rows:
+            print_table(["", f"version {version}", "champion", "5 %", "95 % of the difference"], rows, num_texts=1)
+        done = "is the champion" if verdict.passed or force else "is not promoted"
+        typer.echo(f"version {version} of {name} {done}: {verdict.reason}")
+    if not (verdict.passed or force):
+        raise typer.Exit(REFUSED)
+
+
+@app.command(epilog=examples("vamoh models rollback t2m"))
+def rollback(name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model's name.")]) -> None:
+    """Make the champion before this one the champion again."""
+    from pipelines.training.registry import rollback as go_back
+
+    typer.echo(f"version {go_back(name)} of {name} is the champion again")
 
 
 def _date(milliseconds: int) -> str:

@@ -108,7 +108,7 @@ def _received_signals() -> Iterator[Callable[[], bytes]]:
 
 def _stopped(numbers: bytes) -> int:
     terminated = signal.SIGTERM in numbers
-    _say(f"{'terminated' if terminated else 'interrupted'}, nothing half-written was kept")
+    _say(f"{'terminated' if terminated else 'interrupted'}, no half-written result was left")
     return TERMINATED if terminated else INTERRUPTED
 
 

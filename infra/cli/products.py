@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "vamoh downscale models:/t2m@champion coarse.nc fine.nc --factor 4 --members 20",
+            "vamoh downscale models:/t2m@champion coarse.nc fine.zarr --resolution 0.1 --also spread,q05 --conserve",
             "vamoh downscale models:/t2m@champion coarse.nc stations.nc --points stations.csv",
         )
     )(downscale)
@@ -99,13 +100,25 @@ def downscale(
     members: Members = 8,
     region: RegionText = None,
     seed: Seed = 0,
+    also: Annotated[
+        str,
+        typer.Option(
+            "--also", metavar="NAMES", help="Beside the members: component, entropy, spread, gradient, q05, q95, ..."
+        ),
+    ] = "component",
+    conserve: Annotated[
+        bool, typer.Option("--conserve", help="Reproduce the input: its cell means, or its values at its points.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Ray workers; 0 takes the cores of this machine.")
+    ] = 0,
     variable: Variable = "t2m",
     units: Units = None,
     time: Time = None,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a fine ensemble from a coarse field."""
+    """Make a fine ensemble from a coarse field; a run that was stopped goes on when it is given again."""
     targets = {"--factor": factor, "--resolution": resolution, "--like": like, "--points": points}
     given = [name for name, value in targets.items() if value is not None]
     if len(given) != 1:
@@ -130,11 +143,15 @@ def downscale(
             members=members,
             region=box,
             seed=seed,
+            also=tuple(word.strip() for word in also.split(",") if word.strip()),
+            conserve=conserve,
+            workers=workers,
             variable=variable,
             units=units,
             time=time,
             overwrite=overwrite,
             progress=update,
+            say=lambda line: typer.echo(f"vamoh: {line}", err=True),
         )
     if as_json:
         print_json(summary)

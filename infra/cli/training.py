@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "vamoh train downscale --store uk.zarr --set context.every=4 --register t2m",
             "vamoh train mine.yaml --store uk.zarr --workers 2 --name first --resume",
+            "vamoh train era5 --store s3://bucket/era5.zarr --workers 2:16 --name spot",
         )
     )(train)
 
@@ -31,33 +32,53 @@ def train(
     config: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See `vamoh config show`.")],
     store: StorePath,
     settings: Settings = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Ray workers; 0 trains in this process.")] = 0,
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers",
+            metavar="N|MIN:MAX",
+            help="Ray workers; 0 trains in this process, a range follows the nodes that come and go.",
+        ),
+    ] = "0",
     name: Annotated[str | None, typer.Option("--name", help="Of the run; else one is made up.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run of this name stopped.")] = False,
     register: Annotated[
         str | None, typer.Option("--register", metavar="NAME", help="Register the best checkpoint as this model.")
     ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Go on without the samples of damaged chunks, and count them.")
+    ] = False,
+    max_failures: Annotated[
+        int, typer.Option("--max-failures", min=-1, help="Lost workers after which it gives up; -1 for never.")
+    ] = 8,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model on a store, and keep the best checkpoint."""
     from infra.cli.console import number, print_facts, print_json
     from pipelines.config import load_config
 
-    loaded = load_config(config, settings or ())
+    loaded, number_of_workers = load_config(config, settings or ()), parse_workers(workers)
     from pipelines.products.pictures import training_pictures
     from pipelines.training.train import train as train_on
 
     with Reporter() as reporter:
-        result = train_on(
-            loaded,
-            store,
-            workers=workers,
-            name=name,
-            resume=resume,
-            register=register,
-            progress=reporter,
-            illustrate=training_pictures,
-        )
+        try:
+            result = train_on(
+                loaded,
+                store,
+                workers=number_of_workers,
+                name=name,
+                resume=resume,
+                register=register,
+                skip_corrupt=skip_corrupt,
+                max_failures=max_failures,
+                progress=reporter,
+                illustrate=training_pictures,
+            )
+        except KeyboardInterrupt as stop:
+            if str(stop):
+                reporter.say(f"vamoh: {stop}")
+            raise
     if as_json:
         print_json(result)
         return
@@ -67,12 +88,29 @@ def train(
     print_facts(rows + [(label, number(result.metrics[key])) for key, label in _NOTED.items() if key in result.metrics])
 
 
+def parse_workers(text: str) -> int | tuple[int, int]:
+    """Read a number of workers, or a range.
+
+    >>> parse_workers("2"), parse_workers("1:4")
+    (2, (1, 4))
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    numbers = text.split(":")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ValueError(f"--workers expects a number or a range MIN:MAX, e.g. 2 or 1:4, got {text!r}")
+    first, *rest = map(int, numbers)
+    return (first, rest[0]) if rest else first
+
+
 class Reporter:
     """A bar while a model is trained, and lines before and after it."""
 
     def __init__(self) -> None:
         self._bar = ExitStack()
         self._update: Update | None = None
+        self._warned = ""
 
     def __enter__(self) -> Reporter:
         return self
@@ -89,6 +127,9 @@ class Reporter:
         """Show how far training is."""
         from infra.cli.console import number, progress
 
+        if now.warning not in ("", self._warned):
+            typer.echo(f"vamoh: warning: {now.warning}", err=True)
+        self._warned = now.warning
         if self._update is None:
             self._update = self._bar.enter_context(progress("training", "steps"))
         metrics = [f"{label} {number(now.metrics[key])}" for key, label in _NOTED.items() if key in now.metrics]

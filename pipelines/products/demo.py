@@ -26,7 +26,7 @@ from pipelines.products.ensemble import Downscaler
 from pipelines.products.report import write_report
 from pipelines.products.spectra import zonal_spectrum
 from pipelines.products.targets import Target
-from pipelines.training.loop import Progress
+from pipelines.training.folder import Progress
 from pipelines.training.plan import split_of
 from pipelines.training.registry import CHAMPION, promote
 from pipelines.training.train import train

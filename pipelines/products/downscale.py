@@ -1,36 +1,55 @@
 """A registered model and a coarse temperature field -> a CF data set at any resolution, lazily, member by member.
 
-The target is cut into bands of rows and the times into blocks; each is one task that asks the model
-(pipelines/products/ensemble.py), and is computed only where it is touched.
+The target is cut into tiles and the times into blocks (pipelines/products/tiles.py); each is computed only where it is
+touched, and a file is written block by block (pipelines/products/writing.py).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import dask
-import dask.array as da
-import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 
 from pipelines.data.atomic import refuse_existing, written_beside
 from pipelines.data.climate import apply_conventions, open_field
+from pipelines.data.conventions import Conventions
 from pipelines.data.grid import Region
+from pipelines.data.memory import keep_freed_memory
+from pipelines.data.sources import open_datasets
 from pipelines.data.sphere import Lattice
 from pipelines.products import targets
+from pipelines.products.conserve import Kind, check_conserved
+from pipelines.products.description import described
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
+from pipelines.products.tiles import Job
+from pipelines.products.variables import DEFAULT
 
-TILE_POINTS = 4096
-BLOCK_TIMES = 16
 Source = str | Path | xr.DataArray | xr.Dataset
+
+
+class Asked(NamedTuple):
+    """A request that can be computed.
+
+    Attributes:
+        job: In the order of the caller's axes.
+        conventions: The caller's names.
+    """
+
+    job: Job
+    conventions: Conventions
+
+    def dataset(self) -> xr.Dataset:
+        """The lazy result, which says what it is."""
+        result = described(self.job.lazily(), self.job)
+        # latitudes and longitudes are in the caller's order already
+        return apply_conventions(result, replace(self.conventions, northwards=False, longitude_range="either"))
 
 
 def downscale(
@@ -44,6 +63,8 @@ def downscale(
     members: int = 8,
     region: Region | None = None,
     seed: int = 0,
+    also: Sequence[str] = DEFAULT,
+    conserve: bool = False,
     variable: str = "t2m",
     units: str | None = None,
     time: str | None = None,
@@ -61,15 +82,53 @@ def downscale(
         members: Of the ensemble.
         region: West, south, east, north: only there. The whole input is read all the same.
         seed: Of the members. Members 2 i and 2 i + 1 mirror each other.
+        also: What is wanted beside the members: component, entropy, spread, gradient, q05 and other quantiles.
+        conserve: Every member's means over the input's cells reproduce the input, where its `cell_methods` say that it
+            is means over areas; else the members' values at the input's points do.
         variable, units, time: Of the input, where it does not say; see `vamoh data climate`.
 
     Returns:
-        `variable(realization, time, latitude, longitude)` (or `station`) in kelvin and `component(time, ...)`, in the
+        `variable(realization, time, latitude, longitude)` (or `station`) in kelvin and what is wanted beside it, in the
         caller's conventions; Dask arrays, computed where they are touched.
 
     Raises:
         ValueError: If not exactly one target is given, or the input does not suit the model or the target.
     """
+    request: dict[str, Any] = {
+        "factor": factor,
+        "resolution": resolution,
+        "like": like,
+        "points": points,
+        "members": members,
+        "region": region,
+        "seed": seed,
+        "also": also,
+        "conserve": conserve,
+        "variable": variable,
+        "units": units,
+        "time": time,
+    }
+    return ask(coarse, model, **request).dataset()
+
+
+def ask(
+    coarse: Source,
+    model: str | Downscaler,
+    *,
+    factor: int | None = None,
+    resolution: float | None = None,
+    like: Source | None = None,
+    points: str | Path | None = None,
+    members: int = 8,
+    region: Region | None = None,
+    seed: int = 0,
+    also: Sequence[str] = DEFAULT,
+    conserve: bool = False,
+    variable: str = "t2m",
+    units: str | None = None,
+    time: str | None = None,
+) -> Asked:
+    """Check a request and open what it needs; the arguments are those of `downscale`."""
     given = [
         name
         for name, value in (("factor", factor), ("resolution", resolution), ("like", like), ("points", points))
@@ -80,9 +139,8 @@ def downscale(
     if members < 1:
         raise ValueError(f"members must be at least 1, got {members}")
     teller = Downscaler.of(model) if isinstance(model, str) else model
-    field = open_field(
-        coarse if isinstance(coarse, xr.Dataset | xr.DataArray) else str(coarse), variable, units, time=time
-    )
+    source = coarse if isinstance(coarse, xr.Dataset | xr.DataArray) else str(coarse)
+    field = open_field(source, variable, units, time=time)
     lattice = Lattice.of(field)
     if factor is not None:
         target = targets.finer(lattice, factor)
@@ -96,55 +154,26 @@ def downscale(
     if region is not None:
         target = targets.within(target, region)
     targets.check_inside(target, lattice)
-    result = on_target(teller, field, target, members=members, seed=seed)
-    return apply_conventions(result, field.attrs["conventions"])
+    kind = _kind(source, str(field.name)) if conserve else None
+    if kind is not None:
+        check_conserved(kind, lattice, target)
+    own = Conventions.from_json(field.attrs["conventions"])
+    job = Job(
+        teller=teller,
+        field=field,
+        target=targets.in_conventions(target, own),
+        members=members,
+        seed=seed,
+        also=tuple(dict.fromkeys(also)),
+        conserve=kind,
+    )
+    return Asked(job, own)
 
 
 def on_target(teller: Downscaler, field: xr.DataArray, target: Target, *, members: int, seed: int) -> xr.Dataset:
     """Lazy members on a target, of a canonical field."""
-    times, lattice = field["time"].values, Lattice.of(field)
-    columns = len(target.longitude) if target.names is None else 1
-    rows = len(target.latitude)
-    band = max(1, min(rows, TILE_POINTS // max(1, columns)))
-    blocks: list[list[Any]] = []
-    asked = dask.delayed(teller, traverse=False)
-    for start in range(0, len(times), BLOCK_TIMES):
-        chosen = slice(start, min(start + BLOCK_TIMES, len(times)))
-        part = dask.delayed(_block, nout=2)
-        blocks.append(
-            [
-                part(asked, field[chosen].data, lattice, times[chosen], _places(target, first, band), members, seed)
-                for first in range(0, rows, band)
-            ]
-        )
-    shape = [len(range(first, min(first + band, rows))) for first in range(0, rows, band)]
-    tail = (columns,) if target.names is None else ()
-    axis = -len(target.dims)
-
-    def assemble(which: int, leading: tuple[int, ...], dtype: type) -> da.Array:
-        columns_of_blocks = []
-        for number, row in enumerate(blocks):
-            count = min(BLOCK_TIMES, len(times) - number * BLOCK_TIMES)
-            columns_of_blocks.append(
-                da.concatenate(
-                    [
-                        da.from_delayed(b[which], (*leading, count, size, *tail), dtype)
-                        for b, size in zip(row, shape, strict=True)
-                    ],
-                    axis=axis,
-                )
-            )
-        return da.concatenate(columns_of_blocks, axis=len(leading))
-
-    name = str(field.name)
-    dataset = xr.Dataset(
-        {
-            name: (("realization", "time", *target.dims), assemble(0, (members,), np.float32), _VALUE_ATTRS),
-            "component": (("time", *target.dims), assemble(1, (), np.int8), _COMPONENT_ATTRS),
-        },
-        coords={"realization": np.arange(members), "time": field["time"], **target.coords},
-    )
-    return _described(dataset, teller, field, target, seed)
+    job = Job(teller=teller, field=field, target=target, members=members, seed=seed)
+    return described(job.lazily(), job)
 
 
 def downscale_file(
@@ -153,21 +182,37 @@ def downscale_file(
     output: str,
     *,
     overwrite: bool = False,
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
     **request: Any,  # noqa: ANN401 - the keywords of `downscale`
 ) -> dict[str, Any]:
-    """Downscale to a NetCDF file or a Zarr store, written beside and renamed; the keywords are those of `downscale`.
+    """Downscale to a NetCDF file or a Zarr store, block by block; the keywords are those of `downscale`.
+
+    What is finished is kept in `OUTPUT.partial` until all of it is: the same request goes on from there.
+
+    Args:
+        model, input, output: A MODEL, and paths.
+        overwrite: Replace the output if it exists.
+        workers: Ray workers, which must see the same files; 0 for the cores of this machine.
+        progress: Called with (blocks done, blocks in all).
+        say: Told what is worth a line.
 
     Returns:
         What was written: path, dimensions, members, warnings.
     """
+    from pipelines.products.writing import write_blocks
+
     path = Path(output)
     if path.suffix not in {".nc", ".zarr"}:
         raise ValueError(f"the output must end in .nc or .zarr, got {output!r}")
+    if workers < 0:
+        raise ValueError(f"workers must be 0 (the cores of this machine) or more, got {workers}")
     refuse_existing(path, overwrite=overwrite)
-    dataset = downscale(input, model, **request)
-    with _reported(progress):
-        write_output(dataset, path, overwrite=overwrite)
+    asked = ask(input, model, **request)
+    dataset = asked.dataset()
+    again = {"input": input, "model": model, "request": request}
+    write_blocks(asked, dataset, path, overwrite=overwrite, workers=workers, again=again, progress=progress, say=say)
     return {
         "output": str(path),
         "sizes": dict(dataset.sizes),
@@ -177,121 +222,39 @@ def downscale_file(
 
 
 def write_output(dataset: xr.Dataset, path: Path, *, overwrite: bool) -> None:
-    """Write a downscaled data set to a NetCDF file or a Zarr store, beside and then renamed."""
+    """Write a data set at once to a NetCDF file or a Zarr store, beside and then renamed."""
     with written_beside(path, overwrite=overwrite) as beside, one_thread_a_block():
         if path.suffix == ".nc":
-            dataset.to_netcdf(beside, engine="h5netcdf", encoding=_encoding(dataset))
+            dataset.to_netcdf(beside, engine="h5netcdf", encoding=encoding(dataset))
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             dataset.to_zarr(beside, zarr_format=3, consolidated=True)
 
 
-_VALUE_ATTRS = {"standard_name": "air_temperature", "long_name": "2 metre temperature", "units": "K"}
-_COMPONENT_ATTRS = {"long_name": "most probable mixture component", "units": "1"}
-
-
-def _places(target: Target, first: int, band: int) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]]:
-    """Latitude and longitude [N] of a band of the target, and its shape."""
-    latitude = target.latitude[first : first + band]
-    if target.names is not None:
-        return latitude, target.longitude[first : first + band], latitude.shape
-    grid = Lattice(latitude=latitude, longitude=target.longitude)
-    return *grid.points, grid.shape
-
-
-def _block(
-    teller: Downscaler,
-    coarse: NDArray[np.floating],
-    lattice: Lattice,
-    times: NDArray[Any],
-    places: tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, ...]],
-    members: int,
-    seed: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    latitude, longitude, shape = places
-    values, component = teller.ensemble(coarse, lattice, times, latitude, longitude, members=members, seed=seed)
-    return values.reshape(members, len(times), *shape), component.reshape(len(times), *shape)
-
-
-def _described(dataset: xr.Dataset, teller: Downscaler, field: xr.DataArray, target: Target, seed: int) -> xr.Dataset:
-    """CF attributes and provenance, and a warning where the model is asked beyond what it has seen."""
-    plan = teller.checkpoint.plan
-    dataset["realization"].attrs = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
-    dataset["latitude"].attrs = {"standard_name": "latitude", "units": "degrees_north"}
-    dataset["longitude"].attrs = {"standard_name": "longitude", "units": "degrees_east"}
-    dataset["time"].attrs.setdefault("standard_name", "time")
-    dataset[str(field.name)].attrs["cell_methods"] = "realization: point"
-    doubts = _doubts(plan.lattice, target)
-    for doubt in doubts:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
-    every = None if plan.config.context is None else plan.config.context.every
-    dataset.attrs = {
-        "Conventions": "CF-1.11",
-        "title": "Downscaled 2 metre temperature",
-        "source": f"VAMoH {teller.origin.get('model', '')} {teller.origin.get('version', '')}".strip(),
-        "institution": "",
-        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} downscaled with vamoh",
-        "model_run": teller.origin.get("run_id", ""),
-        "model_data_fingerprint": plan.fingerprint,
-        "model_context_every": str(every),
-        "model_grid_degrees": f"{np.rad2deg(plan.lattice.spacing_rad):.4g}",
-        "seed": seed,
-        "warnings": " ".join(doubts),
+def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """How NetCDF keeps each variable: compressed, in the chunks that it comes in."""
+    return {
+        str(name): {"zlib": True, "complevel": 1, "chunksizes": tuple(size[0] for size in values.chunks or ())}
+        for name, values in dataset.data_vars.items()
     }
-    return dataset
 
 
-def _doubts(trained: Lattice, target: Target) -> list[str]:
-    """Where a target goes beyond the region of the training data."""
-    margin = np.rad2deg(trained.spacing_rad)
-    inside = (target.latitude.max() <= trained.latitude[0] + margin) and (
-        target.latitude.min() >= trained.latitude[-1] - margin
-    )
-    if not trained.periodic:
-        middle = (trained.longitude[0] + trained.longitude[-1]) / 2
-        away = np.abs((target.longitude - middle + 180.0) % 360.0 - 180.0)
-        inside &= bool(away.max() <= (trained.longitude[-1] - trained.longitude[0]) / 2 + margin)
-    if inside:
-        return []
-    return ["The target reaches outside the region that the model was trained on: nothing local was learned there."]
-
-
-def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    return {str(name): {"zlib": True, "complevel": 1} for name in dataset.data_vars}
+def _kind(source: Source, name: str) -> Kind:
+    """Whether an input says that it is means over areas; it is points where it says nothing."""
+    for _, dataset in open_datasets(source, variable=name):
+        methods = str(dataset[name].attrs.get("cell_methods", "")) if name in dataset else ""
+        return "means" if "area: mean" in methods or "longitude: mean" in methods else "points"
+    return "points"
 
 
 @contextmanager
 def one_thread_a_block() -> Iterator[None]:
-    """Dask's threads work on blocks side by side, so Torch is to use one in each: else they fight for the cores."""
+    """Threads work on blocks side by side, so Torch is to use one in each: else they fight for the cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _reported:  # noqa: N801 - used as a context manager, like a function
-    """Calls progress(done, total) for every block that Dask finishes."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None) -> None:
-        from dask.callbacks import Callback
-
-        self._done, self._total = 0, 0
-
-        def start(dsk: Mapping[Any, Any]) -> None:
-            self._total = sum("_block" in str(key) for key in dsk)
-
-        def after(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:  # noqa: ANN401
-            if progress is not None and "_block" in str(key):
-                self._done += 1
-                progress(self._done, max(self._total, self._done))
-
-        self._callback = Callback(start=start, posttask=after)
-
-    def __enter__(self) -> None:
-        self._callback.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._callback.__exit__(*error)

@@ -7,8 +7,10 @@ chunking.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.registry import load_model
 from vamoh import VAMoH
 from vamoh.random_field import RandomField
+
+POINTS = 2048  # asked for at a time: what a core's cache holds of a few members
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +53,17 @@ class Downscaler:
             raise ValueError(f"{model} is a classic model of whole fields: downscaling needs one of preset `downscale`")
         return cls(checkpoint=checkpoint, model=network.eval(), origin=origin)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with anything that a member depends on."""
+        digest = hashlib.sha256(repr((self.law, self.checkpoint.plan.scaling, self.checkpoint.plan.spec)).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __dask_tokenize__(self) -> str:
+        return self.fingerprint
+
     @property
     def law(self) -> RandomField:
         """The spatial law of members; uncorrelated beyond a grid cell where none was fitted."""
@@ -58,44 +73,97 @@ class Downscaler:
 
     @torch.no_grad()
     def ensemble(
-        self,
-        coarse: NDArray[np.floating],
-        lattice: Lattice,
-        times: NDArray[Any],
-        latitude: NDArray[np.float64],
-        longitude: NDArray[np.float64],
-        *,
-        members: int,
-        seed: int,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """Members and the component that explains each place.
+        self, coarse: NDArray[np.floating], lattice: Lattice, times: NDArray[Any], *, members: int, seed: int
+    ) -> Ensemble:
+        """Draw the members of some times.
 
         Args:
             coarse: [T, n, m] kelvin, NaN where missing.
             lattice: Of the coarse field.
             times: [T].
-            latitude, longitude: [N] degrees.
             members: M.
             seed: Of the members.
 
-        Returns:
-            members [M, T, N] in kelvin and the most probable component [T, N].
+        Raises:
+            ValueError: If a time has no value at all.
         """
-        plan = self.checkpoint.plan
         empty = ~np.isfinite(coarse).any(axis=(1, 2))
         if empty.any():
             raise ValueError(f"the input has no value at all at {label(times[empty][0])}: leave that time out")
-        query = plan.framing.query((latitude, longitude), times, coarse=coarse, lattice=lattice)
+        plan, model = self.checkpoint.plan, self.model
         drawn = [draw_member(seed, number, plan.spec.latent) for number in range(members)]
-        noise = torch.stack([each.noise for each in drawn])[:, None].expand(-1, len(times), -1)
-        fields = self.law.sample(
-            query.coords[0], torch.from_numpy(hours_since_1970(times)), [each.field for each in drawn]
+        pole = np.array([90.0])
+        context = plan.framing.query((pole, pole), times, coarse=coarse, lattice=lattice).context
+        given = model.prior_given(model.summarise(context))
+        noise = torch.stack([each.noise for each in drawn])
+        latents = [model.prior.transform(each.expand(len(times), -1), given) for each in noise]
+        return Ensemble(
+            teller=self,
+            coarse=coarse,
+            lattice=lattice,
+            times=times,
+            latents=torch.stack(latents, dim=1),
+            fields=[each.field for each in drawn],
         )
-        values, weights = [], torch.zeros(())
-        for field, mixture in zip(fields, self.model.members(noise, query), strict=True):
-            values.append(plan.scaling.to_kelvin(mixture.at_score(field[..., None])[..., 0]))
-            weights = weights + mixture.log_weights.exp()
-        return np.stack(values).astype(np.float32), weights.argmax(dim=-1).numpy().astype(np.int8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ensemble:
+    """The members of some times: functions of place.
+
+    Attributes:
+        teller: The model.
+        coarse, lattice, times: What they are given: [T, n, m] kelvin.
+        latents: [T, M, Z].
+        fields: Seed and sign of each member's random field.
+    """
+
+    teller: Downscaler
+    coarse: NDArray[np.floating]
+    lattice: Lattice
+    times: NDArray[Any]
+    latents: torch.Tensor
+    fields: list[tuple[int, int]]
+
+    @torch.no_grad()
+    def at(
+        self, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Their values, and how probable each component is, the members' mean.
+
+        Args:
+            latitude, longitude: [N] degrees.
+
+        Returns:
+            [M, T, N] kelvin, and [T, N, K], summing to one.
+        """
+        num_times, members, count = len(self.times), len(self.fields), len(latitude)
+        values = np.empty((members, num_times, count), np.float32)
+        weights = np.empty((num_times, count, self.teller.model.spec.components), np.float32)
+        for first in range(0, count, POINTS):
+            here = slice(first, min(first + POINTS, count))
+            self._ask((latitude[here], longitude[here]), values[..., here], weights[:, here])
+        return values, weights
+
+    def _ask(
+        self,
+        places: tuple[NDArray[np.float64], NDArray[np.float64]],
+        values: NDArray[np.float32],
+        weights: NDArray[np.float32],
+    ) -> None:
+        """Fill `values` [M, T, N] and `weights` [T, N, K] at a few places."""
+        plan, model = self.teller.checkpoint.plan, self.teller.model
+        query = plan.framing.query(places, self.times, coarse=self.coarse, lattice=self.lattice)
+        hours = torch.from_numpy(hours_since_1970(self.times))
+        scores = self.teller.law.sample(query.coords[0], hours, self.fields)[..., None]
+        features, local = model._place(query)  # the same for all members: once
+        assert local is not None
+        for time, latent in enumerate(self.latents):
+            row = slice(time, time + 1)  # the members of one time see the same features: one product for all of them
+            seen = local._replace(readout=local.readout[row], features=local.features[row])
+            mixture = model._mixture(*model._evaluate(latent, query.rows(time, time + 1), features[row], seen))
+            values[:, time] = plan.scaling.to_kelvin(mixture.at_score(scores[:, time])[..., 0])
+            weights[time] = mixture.logits.transpose(1, 2).softmax(dim=1).mean(dim=0).T.numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

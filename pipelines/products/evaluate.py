@@ -16,9 +16,9 @@ from pipelines.products import baselines, skill
 from pipelines.products.downscale import on_target, one_thread_a_block
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
-from pipelines.training.loop import read_samples
 from pipelines.training.plan import Plan, split_of
 from pipelines.training.registry import load_model
+from pipelines.training.validation import read_samples
 from vamoh import VAMoH
 
 SYSTEM = "vamoh"
@@ -61,7 +61,7 @@ def evaluate(
     """
     checkpoint, network, origin = load_model(model)
     opened, plan = open_store(store), checkpoint.plan
-    chosen = _samples(opened, plan, split)
+    chosen = samples_of(opened, plan, split)
     truth = opened.field.isel(time=chosen).load()
     about = {
         **origin,
@@ -136,7 +136,7 @@ def _scored(forecasts: Forecasts, truth: xr.DataArray) -> dict[str, Scores]:
     return tables
 
 
-def _samples(opened: Store, plan: Plan, split: str) -> np.ndarray:
+def samples_of(opened: Store, plan: Plan, split: str) -> np.ndarray:
     """Positions of a split in the training store, or in another one."""
     times = opened.field["time"].values
     if split == "all":

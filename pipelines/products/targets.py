@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipelines.data.axes import horizontal_axes
+from pipelines.data.conventions import Conventions, apply_conventions
 from pipelines.data.grid import Region, check_region, goes_round
 from pipelines.data.sources import open_datasets
 from pipelines.data.sphere import Lattice
@@ -178,3 +179,11 @@ def check_inside(target: Target, lattice: Lattice) -> None:
 def _divide(axis: Array, factor: int) -> Array:
     count = (len(axis) - 1) * factor + 1
     return np.round(np.interp(np.arange(count) / factor, np.arange(len(axis)), axis), 9)
+
+
+def in_conventions(target: Target, own: Conventions) -> Target:
+    """The same places in the order, and with the longitudes, that the caller writes."""
+    names = {"latitude": own.latitude, "longitude": own.longitude}
+    placed = apply_conventions(xr.Dataset(coords={name: target.coords[name] for name in names}), own)
+    latitude, longitude = (np.asarray(placed[name].values, np.float64) for name in names.values())
+    return Target(latitude=latitude, longitude=longitude, names=target.names)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class Checkpoint:
         random_field: The spatial law of members, once it is fitted.
         versions: Of the libraries that wrote it.
         best, stale: The best validation so far (its CRPS), and how many came after it, for a resumed run.
+        stream: Where the stream of samples is, in the midst of an epoch too.
+        sums: Of the loss, its terms and their weights, over the batches that the epoch has had.
     """
 
     plan: Plan
@@ -53,6 +56,57 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     best: float | None = None
     stale: int = 0
+    stream: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint as it is written, copied from what goes on changing.
+
+    Attributes:
+        description: JSON values.
+        files: Tensors by name, by the name of their file.
+    """
+
+    description: dict[str, Any]
+    files: dict[str, dict[str, Tensor]]
+
+
+def take_snapshot(
+    checkpoint: Checkpoint, weights: VAMoH, *, training: tuple[VAMoH, torch.optim.Optimizer] | None = None
+) -> Snapshot:
+    """Copy to memory what a checkpoint holds.
+
+    Args:
+        checkpoint: The description.
+        weights: The model whose weights are used.
+        training: The raw model and its optimiser, where training may go on.
+    """
+    files = {"model.safetensors": _copied(weights.state_dict())}
+    if training is not None:
+        model, optimizer = training
+        raw = {f"weights.{key}": value for key, value in model.state_dict().items()}
+        files["state.safetensors"] = _copied(raw | _moments(optimizer))
+    return Snapshot(_describe(checkpoint, weights), files)
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
+    """Write a checkpoint; the folder holds the old one or the new one, never a part.
+
+    Raises:
+        OSError: If it cannot be written; then the old one is there, and nothing of the new.
+    """
+    try:
+        with written_beside(folder, overwrite=True) as beside:
+            beside.mkdir()
+            for name, tensors in snapshot.files.items():
+                save_file(tensors, beside / name)
+            (beside / "checkpoint.json").write_text(json.dumps(snapshot.description, indent=1))
+            for path in beside.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+    except SafetensorError as error:  # how it tells of a full disk
+        raise OSError(f"{folder} cannot be written: {' '.join(str(error).split())}") from error
 
 
 def save_checkpoint(
@@ -62,27 +116,8 @@ def save_checkpoint(
     *,
     training: tuple[VAMoH, torch.optim.Optimizer] | None = None,
 ) -> None:
-    """Write a checkpoint; the folder holds the old one or the new one, never a part.
-
-    Args:
-        folder: Where; replaced if it is there.
-        checkpoint: The description.
-        weights: The model whose weights are used.
-        training: The raw model and its optimiser, where training may go on.
-    """
-    with written_beside(folder, overwrite=True) as beside:
-        beside.mkdir()
-        save_file(_tensors(weights), beside / "model.safetensors")
-        if training is not None:
-            model, optimizer = training
-            save_file(
-                {f"weights.{k}": v for k, v in _tensors(model).items()} | _moments(optimizer),
-                beside / "state.safetensors",
-            )
-        (beside / "checkpoint.json").write_text(json.dumps(_describe(checkpoint, weights), indent=1))
-        for path in beside.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    """Write a checkpoint now: `take_snapshot` and `write_checkpoint`."""
+    write_checkpoint(folder, take_snapshot(checkpoint, weights, training=training))
 
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
@@ -150,15 +185,15 @@ def recover(folder: Path) -> None:
         shutil.rmtree(unfinished)
 
 
-def _tensors(model: VAMoH) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for place, moments in optimizer.state_dict()["state"].items():
         for name, value in moments.items():
-            tensors[f"moments.{place}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+            tensors[f"moments.{place}.{name}"] = torch.as_tensor(value)
     return tensors
 
 
@@ -179,7 +214,9 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
         "trained_from": plan.trained_from,
         "trained_to": plan.trained_to,
         "epoch": checkpoint.epoch,
-        "metrics": checkpoint.metrics,
+        "metrics": dict(checkpoint.metrics),
+        "stream": dict(checkpoint.stream),
+        "sums": dict(checkpoint.sums),
         "best": checkpoint.best,
         "stale": checkpoint.stale,
         "random_field": None if checkpoint.random_field is None else asdict(checkpoint.random_field),
@@ -212,6 +249,8 @@ def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
         versions=tree["versions"],
         best=tree["best"],
         stale=tree.get("stale", 0),
+        stream=tree.get("stream", {}),
+        sums=tree.get("sums", {}),
     )
     return checkpoint, tuple(tree["vertices"]) or None
 

@@ -1,42 +1,38 @@
-"""What every training worker does: stream, step, validate, keep. Runs inside Ray Train, in this process or in many."""
+"""What every training worker does: stream, step, validate, keep. Runs inside Ray Train, in this process or in many.
+
+A worker begins where the run's folder says: at its `last` checkpoint if there is one. So a run that was killed and
+resumed, a worker or a node that was lost, and a cluster that grew or shrank all come back in the same way; and because
+the global batches, the draws and the rates are functions of the seed and the step alone, as if nothing had happened.
+"""
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from ray import train
+from ray.train.torch import get_device
 
 from pipelines.config import TrainingConfig
 from pipelines.data.split import Split
-from pipelines.data.store import Store, open_store
+from pipelines.data.store import open_store
+from pipelines.data.stored import ChunkError
 from pipelines.data.stream import FieldStream, Index, Samples
-from pipelines.training import members
-from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_training, save_checkpoint
+from pipelines.data.times import label
+from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.folder import Progress, RunFolder
+from pipelines.training.learner import Learner
+from pipelines.training.members import fit_members
 from pipelines.training.plan import Plan
-from pipelines.training.step import (
-    Objective,
-    differentiate,
-    draw,
-    make_optimizer,
-    set_rates,
-    take_step,
-    update_average,
-    validate,
-    validation_metrics,
-)
+from pipelines.training.record import Record
+from pipelines.training.step import Drawn, draw
 from pipelines.training.tracking import Tracking
-
-VALIDATION_BATCH = 8
-FITTED_FIELDS = 64
+from pipelines.training.validation import VALIDATION_BATCH, read_samples, validate, validation_metrics
+from pipelines.training.writer import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,53 +45,47 @@ class WorkerTask:
         split: Which samples are for what.
         folder: The run's.
         tracking_uri, run_id: Where rank 0 logs.
-        resume: Begin from the folder's `last` checkpoint.
+        skip_corrupt: Go on without the samples of damaged chunks.
         versions: Of the driver's libraries.
     """
 
     plan: Plan
     store: str
     split: Split
-    folder: Path
+    folder: RunFolder
     tracking_uri: str
     run_id: str
-    resume: bool
+    skip_corrupt: bool
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        epoch, epochs, step, steps: Done, and in all.
-        metrics: Newest values.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    metrics: dict[str, float]
-
-    @classmethod
-    def from_json(cls, text: str) -> Progress:
-        """Read what a worker wrote."""
-        return cls(**json.loads(text))
-
-
 def run_worker(loop: dict[str, Any]) -> None:
-    """Ray Train's entry: train until the plan's last epoch."""
-    from ray import train
-
-    context = train.get_context()
-    worker = Worker(
-        loop["task"],
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        beside=context.get_local_world_size(),
-    )
-    worker.run(train.report)
+    """Ray Train's entry: train until the plan's last epoch, or until the driver asks to stop."""
+    task, context = loop["task"], train.get_context()
+    if task.folder.failure is not None:
+        return  # Ray tries again after every error: this one stays
+    try:
+        with ExitStack() as stack:
+            if context.get_world_rank() == 0:
+                stack.enter_context(task.folder.locked())
+                task.folder.recover()
+            if context.get_world_size() > 1:
+                torch.distributed.barrier()
+            worker = Worker(
+                task,
+                get_device(),
+                rank=context.get_world_rank(),
+                world_size=context.get_world_size(),
+                beside=context.get_local_world_size(),
+            )
+            stack.callback(worker.close)
+            worker.run(train.report)
+    except FloatingPointError as error:  # of all workers at once
+        if context.get_world_rank() == 0:
+            task.folder.fail(error)
+    except (ValueError, ChunkError, CheckpointError) as error:
+        task.folder.fail(error)
+        raise
 
 
 class Worker:
@@ -103,30 +93,18 @@ class Worker:
 
     Args:
         task: What to do.
+        device: Its own.
         rank, world_size: Its place.
         beside: Workers on this machine, which share its CPUs.
     """
 
-    def __init__(self, task: WorkerTask, *, rank: int = 0, world_size: int = 1, beside: int = 1) -> None:
+    def __init__(
+        self, task: WorkerTask, device: torch.device, *, rank: int = 0, world_size: int = 1, beside: int = 1
+    ) -> None:
         self.task, self.plan, self.rank, self.world_size = task, task.plan, rank, world_size
         self.config: TrainingConfig = self.plan.config.training
         torch.set_num_threads(self.config.threads or max(1, (os.cpu_count() or 1) // beside))
-        self.store = open_store(task.store)
-        self.device = _device()
-        self.model = self.plan.new_model().to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = make_optimizer(self.model, self.config)
-        self.objective: nn.Module = Objective(self.model, self.config, len(task.split.train))
-        self.epoch, self.best, self.stale = 0, float("inf"), 0
-        self.metrics: dict[str, float] = {}
-        self.tracking = Tracking(task.tracking_uri, task.run_id) if rank == 0 else None
-        self.logged = 0
-        if task.resume:
-            self._restore()
-        if world_size > 1:
-            from torch.nn.parallel import DistributedDataParallel
-
-            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
+        self.store = open_store(task.store, skip_corrupt=task.skip_corrupt)
         self.stream = FieldStream(
             store=self.store,
             samples=task.split.train,
@@ -135,70 +113,139 @@ class Worker:
             rank=rank,
             world_size=world_size,
             buffer=self.config.buffer,
-            prefetch=self.config.prefetch,
+            prefetch=self.config.prefetch or None,
+            last=self.config.last_batch,
+            skip_corrupt=task.skip_corrupt,
         )
-        self.steps = self.stream.batches_per_epoch * self.config.epochs
+        self.epoch, self.batch, self.best, self.stale = 0, 0, float("inf"), 0
+        self.metrics: dict[str, float] = {}
+        self.sums: dict[str, float] = {}
+        self.stopping, self.kept = False, time.monotonic()
+        self.record: Record | None = None
+        if rank == 0:
+            self.record = Record(task.folder, Tracking(task.tracking_uri, task.run_id), self.config.keep)
+        self.learner = Learner(
+            self.plan,
+            len(task.split.train),
+            steps=self.config.epochs * self.stream.batches_per_epoch,
+            device=device,
+            world_size=world_size,
+            start=task.folder.last if task.folder.has_checkpoint else None,
+        )
+        if self.learner.began_at is not None:
+            self._go_on_from(self.learner.began_at)
 
     def run(self, report: Any) -> None:  # noqa: ANN401 - ray.train.report
         """Train, validate and keep; then fit the members' random field on the best weights."""
         while self.epoch < self.config.epochs and not (self.config.patience and self.stale >= self.config.patience):
-            self.metrics = self._train_epoch() | {
-                key: value for key, value in self.metrics.items() if key.startswith("validation")
-            }
-            self.epoch += 1
-            last = self.epoch == self.config.epochs
-            if last or self.epoch % self.config.validate_every == 0:
-                self._validate_and_keep()
+            self._train_epoch()
+            if self.stopping:
+                break
+            due = self.epoch == self.config.epochs or self.epoch % self.config.validate_every == 0
+            better = due and self._validate()
+            if self.record is not None:
+                self.record.log(self.metrics, self.epoch)  # before the checkpoint, from which it is not told again
+            if due:
+                self._keep(best=better)
                 report({**self.metrics, "epoch": self.epoch})
-            if self.tracking is not None and self.epoch > self.logged:
-                self.tracking.log(self.metrics, self.epoch)
-        if self.rank == 0:
-            self._fit_members()
-        report({**self.metrics, "epoch": self.epoch})
+        if self.stopping:
+            self._keep()
+        if self.record is not None:
+            self.record.flush()
+        if not self.stopping:
+            if self.record is not None:
+                fit_members(self.task.folder.best, self.store, self.held)
+            report({**self.metrics, "epoch": self.epoch})
 
-    def _train_epoch(self) -> dict[str, float]:
-        sums: dict[str, Tensor] = {}
-        began, rate = time.perf_counter(), 0.0
-        batches = self.stream.epoch(self.epoch)
-        noted = 0.0
-        try:
-            for number, samples in enumerate(batches):
-                step = self.epoch * self.stream.batches_per_epoch + number
-                drawn = draw(
-                    samples,
-                    self.plan.framing,
-                    self.plan.lattice,
-                    seed=self.plan.config.seed,
-                    step=step,
-                    latent=self.plan.spec.latent,
-                    num=self.config.kl_samples + 1,
-                )
-                rate = set_rates(self.optimizer, self.config, step, self.steps)
-                drawn, size = drawn.to(self.device), self.config.micro_batch
-                terms = differentiate(self.objective, drawn, at_a_time=size, epoch=self.epoch, step=step)
-                take_step(self.model, self.optimizer, self.config.clip)
-                update_average(self.average, self.model, self.config.average, step)
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                if self.rank == 0 and time.perf_counter() - noted > 0.5:
-                    noted = time.perf_counter()
-                    self._note(step + 1)
-        finally:
-            batches.close()
-        count, elapsed = self.stream.batches_per_epoch, time.perf_counter() - began
-        means = self._reduced({name: float(value) / count for name, value in sums.items()})
-        return means | {
-            "learning_rate": rate,
-            "samples_per_second": count * self.config.batch_size / elapsed,
+    def close(self) -> None:
+        """End the threads."""
+        if self.record is not None:
+            self.record.close()
+
+    # --- an epoch ---------------------------------------------------------------------------------------------------
+
+    def _train_epoch(self) -> None:
+        """Train to the epoch's end, or until the workers are asked to stop."""
+        began, first = time.perf_counter(), self.sums.get("rows", 0.0)
+        with closing(self.stream.epoch(self.epoch, start=self.batch, prepare=self._prepare)) as batches:
+            for samples, drawn in batches:
+                self._step(samples, drawn)
+                self._note()
+                if self.stopping:
+                    return
+                minutes = (time.monotonic() - self.kept) / 60
+                if 0 < self.config.checkpoint_minutes < minutes and self.batch < self.stream.batches_per_epoch:
+                    self._keep()
+            elapsed = time.perf_counter() - began
+        rows = max(self.sums["rows"], 1.0)
+        means = {name: value / rows for name, value in self.sums.items() if name not in ("rows", "skipped")}
+        means |= {
+            "learning_rate": self.learner.rate(self.step - 1),
+            "samples_per_second": (self.sums["rows"] - first) / elapsed,
             "data_wait_fraction": batches.waited_s / elapsed,
         }
+        if self.task.skip_corrupt:
+            means["skipped_samples"] = self.sums["skipped"]
+        self.metrics = means | {key: value for key, value in self.metrics.items() if key.startswith("validation")}
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
 
-    def _validate_and_keep(self) -> None:
-        held = (
-            self.task.split.validation if len(self.task.split.validation) else self.task.split.train[:VALIDATION_BATCH]
+    @property
+    def held(self) -> Index:
+        """The samples to validate on; where none are held out, those of training."""
+        split = self.task.split
+        return split.validation if len(split.validation) else split.train
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.epoch * self.stream.batches_per_epoch + self.batch
+
+    def _prepare(self, number: int, samples: Samples) -> tuple[Samples, Drawn]:
+        """Draw a batch, in the thread that reads."""
+        drawn = draw(
+            samples,
+            self.plan.framing,
+            self.plan.lattice,
+            seed=self.plan.config.seed,
+            step=self.epoch * self.stream.batches_per_epoch + number,
+            latent=self.plan.spec.latent,
+            num=self.config.kl_samples + 1,
         )
+        return samples, drawn
+
+    def _step(self, samples: Samples, drawn: Drawn) -> None:
+        left = len(self.task.split.train) - self.batch * self.config.batch_size
+        rows = min(self.config.batch_size, left)
+        asked = float(self.rank == 0 and self.task.folder.asked_to_stop)
+        try:
+            sums = self.learner.step(drawn, rows=rows, epoch=self.epoch, step=self.step, stop=asked)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} ({self._keep_faulty(samples, str(error))} names them)") from error
+        self.stopping = sums.pop("stop") > 0
+        sums["skipped"] = rows - sums["rows"]  # samples of damaged chunks, which weigh nothing
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in sums.items()}
+        self.batch += 1
+
+    def _keep_faulty(self, samples: Samples, what: str) -> str:
+        """Keep the samples of a batch, of all workers; says where."""
+        assert samples.weight is not None
+        rows = zip(samples.position, samples.times, samples.weight, strict=True)
+        own = [{"position": int(place), "time": label(time), "rank": self.rank} for place, time, real in rows if real]
+        found: list[Any] = [own] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(found, own)
+        at = {"epoch": self.epoch + 1, "batch": self.batch + 1, "step": self.step + 1, "what": what}
+        if self.rank == 0:
+            self.task.folder.note_faulty(at | {"samples": [sample for share in found for sample in share]})
+        return str(self.task.folder.faulty)
+
+    # --- between epochs ---------------------------------------------------------------------------------------------
+
+    def _validate(self) -> bool:
+        """Score the averaged weights; whether they are the best so far."""
+        held = self.held if len(self.task.split.validation) else self.held[:VALIDATION_BATCH]
         sums = validate(
-            self.average,
+            self.learner.average,
             read_samples(self.store, held, rank=self.rank, world_size=self.world_size),
             self.plan.framing,
             self.plan.lattice,
@@ -211,78 +258,39 @@ class Worker:
         better = self.metrics["validation_crps"] < self.best
         self.best = min(self.best, self.metrics["validation_crps"])
         self.stale = 0 if better else self.stale + 1
-        if self.rank == 0:
-            checkpoint = self._checkpoint()
-            if better:
-                save_checkpoint(self.task.folder / "best", checkpoint, self.average)
-            save_checkpoint(self.task.folder / "last", checkpoint, self.average, training=(self.model, self.optimizer))
-            self._note(self.epoch * self.stream.batches_per_epoch)
+        return better
 
-    def _fit_members(self) -> None:
-        checkpoint, model = load_checkpoint(self.task.folder / "best")
-        held = self.task.split.validation if len(self.task.split.validation) else self.task.split.train
-        held = held[np.linspace(0, len(held) - 1, min(FITTED_FIELDS, len(held))).round().astype(int)]
-        seed = self.plan.config.seed
-        where = (self.plan.framing, self.plan.lattice)
-        scores, hours = members.normal_scores(model, read_samples(self.store, held), *where, seed=seed)
-        law = replace(
-            members.fit_random_field(scores, hours, self.plan.lattice, seed=seed),
-            spread=members.fit_spread(model, read_samples(self.store, held), *where, seed=seed),
-        )
-        save_checkpoint(self.task.folder / "best", replace(checkpoint, random_field=law), model)
+    # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
-        folder = self.task.folder / "last"
-        checkpoint, weights = load_checkpoint(folder)
-        load_training(folder, self.model, self.optimizer)
-        self.average.load_state_dict(weights.state_dict())
-        self.epoch, self.metrics = checkpoint.epoch, dict(checkpoint.metrics)
-        self.best = float("inf") if checkpoint.best is None else checkpoint.best
-        self.stale = checkpoint.stale
-        if self.tracking is not None:  # the steps after the checkpoint were logged before the stop; its own perhaps not
-            self.logged = self.tracking.last_step()
-            if self.logged < self.epoch:
-                self.tracking.log(self.metrics, self.epoch)
-
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(
+    def _keep(self, *, best: bool = False) -> None:
+        """Have the state written; the call returns once it is copied."""
+        self.kept = time.monotonic()
+        if self.record is None:
+            return
+        checkpoint = Checkpoint(
             plan=self.plan,
             epoch=self.epoch,
             metrics=self.metrics,
             versions=self.task.versions,
             best=self.best,
             stale=self.stale,
+            stream=self.stream.state_dict() | {"epoch": self.epoch, "batch": self.batch},
+            sums=self.sums,
         )
+        self.record.keep(checkpoint, self.learner, step=self.step, best=best)
+        self._note(always=True)
 
-    def _reduced(self, means: dict[str, float]) -> dict[str, float]:
-        """Means over all workers, whose shares are equal."""
-        if self.world_size == 1:
-            return means
-        values = torch.tensor(list(means.values()), dtype=torch.float64, device=self.device) / self.world_size
-        torch.distributed.all_reduce(values)
-        return dict(zip(means, values.tolist(), strict=True))
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        self.epoch, self.metrics, self.sums = checkpoint.epoch, dict(checkpoint.metrics), dict(checkpoint.sums)
+        if checkpoint.stream:
+            self.stream.load_state_dict(checkpoint.stream)
+            self.batch = self.stream.at[1]
+        self.best = float("inf") if checkpoint.best is None else checkpoint.best
+        self.stale = checkpoint.stale
 
-    def _note(self, step: int) -> None:
-        progress = Progress(
-            epoch=self.epoch, epochs=self.config.epochs, step=step, steps=self.steps, metrics=self.metrics
-        )
-        path = self.task.folder / "progress.json"
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(asdict(progress)))
-        beside.replace(path)
-
-
-def read_samples(store: Store, index: Index, *, rank: int = 0, world_size: int = 1) -> Iterator[Samples]:
-    """Samples by position, a few at a time, in order; of these parts, every `world_size`-th from `rank` on."""
-    field = store.field
-    for first in range(rank * VALIDATION_BATCH, len(index), world_size * VALIDATION_BATCH):
-        part = index[first : first + VALIDATION_BATCH]
-        chosen = field.isel({field.dims[0]: part})
-        yield Samples(chosen.values, chosen[field.dims[0]].values, part)
-
-
-def _device() -> torch.device:
-    """The device that Ray Train gave this worker; the CPU outside a cluster with GPUs."""
-    from ray.train.torch import get_device
-
-    return get_device()
+    def _note(self, *, always: bool = False) -> None:
+        """Say how far training is, now and then."""
+        if self.record is not None:
+            epochs, steps = self.config.epochs, self.learner.steps
+            now = Progress(epoch=self.epoch, epochs=epochs, step=self.step, steps=steps, metrics=self.metrics)
+            self.record.note(now, always=always)

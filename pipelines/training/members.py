@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from scipy.spatial import cKDTree
 
 from pipelines.data.batches import Framing
 from pipelines.data.sphere import Lattice
-from pipelines.data.stream import Samples
+from pipelines.data.store import Store
+from pipelines.data.stream import Index, Samples
 from pipelines.data.times import hours_since_1970
-from pipelines.training.step import ensemble_crps, predict
+from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
+from pipelines.training.validation import ensemble_crps, predict, read_samples
 from vamoh import VAMoH
 from vamoh.random_field import RandomField, normal_cdf
 
@@ -29,6 +32,26 @@ Array = NDArray[np.float64]
 PAIRS_PER_BIN, BINS, LARGEST_SPREAD = 4000, 24, 1.5
 SPREADS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 SPREAD_POINTS, SPREAD_LEVELS = 2000, 16
+FITTED_FIELDS = 64
+
+
+def fit_members(folder: Path, store: Store, held: Index) -> None:
+    """Add the law of members to a checkpoint.
+
+    Args:
+        folder: The checkpoint's.
+        store: Of the samples.
+        held: [n] positions of samples that it was not trained on.
+    """
+    checkpoint, model = load_checkpoint(folder)
+    held = held[np.linspace(0, len(held) - 1, min(FITTED_FIELDS, len(held))).round().astype(int)]
+    framing, lattice, seed = checkpoint.plan.framing, checkpoint.plan.lattice, checkpoint.plan.config.seed
+    scores, hours = normal_scores(model, read_samples(store, held), framing, lattice, seed=seed)
+    law = replace(
+        fit_random_field(scores, hours, lattice, seed=seed),
+        spread=fit_spread(model, read_samples(store, held), framing, lattice, seed=seed),
+    )
+    save_checkpoint(folder, replace(checkpoint, random_field=law), model)
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ becomes `champion`, later ones `challenger`.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -21,6 +23,7 @@ from pipelines.training.tracking import client, tracking_uri
 from vamoh import VAMoH
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+PAST = "past_champions"
 ARTIFACT = "checkpoint"
 _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?$")
 _RUN = re.compile(r"^[0-9a-f]{32}$")
@@ -60,9 +63,66 @@ def register_version(name: str, run_id: str, scores: dict[str, float]) -> str:
     return str(version.version)
 
 
-def promote(name: str, version: str) -> None:
-    """Make a version the champion."""
-    client().set_registered_model_alias(name, CHAMPION, version)
+def version_uri(name: str, version: str) -> str:
+    """MODEL of a version."""
+    return f"models:/{name}/{version}"
+
+
+def champion_of(name: str) -> str | None:
+    """The champion's version, None where there is no champion.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    try:
+        found = client().get_registered_model(name).aliases.get(CHAMPION)
+    except MlflowException as error:
+        raise ValueError(f"there is no model {name!r} in {_place()}: {_known(client())}") from error
+    return None if found is None else str(found)
+
+
+def promote(name: str, version: str, record: Mapping[str, Any] | None = None) -> None:
+    """Make a version the champion, and remember which was before it.
+
+    Args:
+        name, version: Of the registered model.
+        record: Why; kept as the version's tag `promotion`.
+
+    Raises:
+        ValueError: If there is no such version.
+    """
+    mlflow, before = client(), champion_of(name)
+    _version(version_uri(name, version))
+    past = [each for each in _past(name) if each != version]
+    _remember(name, past if before in (None, version) else [*(each for each in past if each != before), str(before)])
+    mlflow.set_registered_model_alias(name, CHAMPION, version)
+    if str(mlflow.get_registered_model(name).aliases.get(CHALLENGER)) == version:
+        mlflow.delete_registered_model_alias(name, CHALLENGER)
+    if record is not None:
+        mlflow.set_model_version_tag(name, version, "promotion", json.dumps(record))
+
+
+def rollback(name: str) -> str:
+    """Make the champion before this one the champion again; returns its version.
+
+    Raises:
+        ValueError: If there was none before.
+    """
+    before, past = champion_of(name), _past(name)
+    if not past:
+        raise ValueError(f"{name!r} had no champion before version {before}: there is nothing to go back to")
+    client().set_registered_model_alias(name, CHAMPION, past[-1])
+    _remember(name, past[:-1])
+    return past[-1]
+
+
+def _past(name: str) -> list[str]:
+    """Versions that were champions, the latest last."""
+    return list(json.loads(client().get_registered_model(name).tags.get(PAST, "[]")))
+
+
+def _remember(name: str, versions: list[str]) -> None:
+    client().set_registered_model_tag(name, PAST, json.dumps(versions))
 
 
 def resolve(model: str) -> tuple[Path, dict[str, str]]:

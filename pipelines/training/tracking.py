@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+if TYPE_CHECKING:  # seconds of imports that a worker's first step need not wait for
+    from mlflow import MlflowClient
 
 EXPERIMENT = "vamoh"
 LONGEST_VALUE = 500
@@ -32,6 +32,8 @@ def tracking_uri() -> str:
 
 def client(uri: str | None = None) -> MlflowClient:
     """A client of the tracking store."""
+    from mlflow import MlflowClient
+
     return MlflowClient(tracking_uri=uri or tracking_uri())
 
 
@@ -45,13 +47,18 @@ class Tracking:
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.uri, self.run_id = uri, run_id
-        self._client = MlflowClient(tracking_uri=uri)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return client(self.uri)
 
     @classmethod
     def start(cls, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Tracking:
         """Make the database, the experiment and a run where they are missing."""
+        from mlflow.entities import Param, RunTag
+
         uri = tracking_uri()
-        mlflow = MlflowClient(tracking_uri=uri)
+        mlflow = client(uri)
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             place = None if os.environ.get("MLFLOW_TRACKING_URI") else Path("mlruns/artifacts").absolute().as_uri()
@@ -66,14 +73,13 @@ class Tracking:
         )
         return cls(uri, run.info.run_id)
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics of one epoch, in one call."""
-        now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+    def log(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
+        """Metrics of one epoch, in one call; told again with the same timestamp (ms), they are kept once."""
+        from mlflow.entities import Metric
 
-    def last_step(self) -> int:
-        """The last epoch that was logged; 0 before the first."""
-        return max((metric.step for metric in self._client.get_metric_history(self.run_id, "loss")), default=0)
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(key, value, timestamp, step) for key, value in metrics.items()]
+        )
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a file, or a folder with all that is in it."""

@@ -1,25 +1,15 @@
-"""The training run: Ray Train around `step`, checkpoints, MLflow, and the way back after a stop.
+"""The training run from its driver's side: the plan, the MLflow run, the workers, and how it ended.
 
-The driver opens the store, makes the plan and the MLflow run, and starts the workers (none: the loop runs in this
-process, without Ray processes). Every order and every draw is a function of (seed, epoch, step), so a run that is
-resumed from its `last` checkpoint goes on as if it had not stopped.
-
-    runs/NAME/last/         weights, optimiser state and progress, after each validation
-    runs/NAME/best/         the weights with the best validation CRPS: what is registered and used
-    runs/NAME/run.json      which MLflow run this is
+The driver opens the store, makes the plan and the MLflow run, and starts the workers. Every order and every draw is a
+function of (seed, epoch, step), so a run that goes on from its `last` checkpoint goes on as if it had not stopped.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import platform
 import re
-import shutil
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,10 +17,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
+
 from pipelines.config import Config
-from pipelines.data.store import open_store
-from pipelines.training.checkpoint import load_checkpoint, recover
-from pipelines.training.loop import Progress, WorkerTask, run_worker
+from pipelines.data.store import Store, open_store
+from pipelines.training.checkpoint import load_checkpoint
+from pipelines.training.cluster import Workers, run_workers
+from pipelines.training.folder import Progress, RunFolder
+from pipelines.training.journal import Journal
+from pipelines.training.loop import WorkerTask
 from pipelines.training.plan import Plan, make_plan, split_of
 from pipelines.training.registry import ARTIFACT, check_name, register_version
 from pipelines.training.tracking import Tracking, flatten, git_revision
@@ -61,10 +56,12 @@ def train(
     config: Config,
     store: str,
     *,
-    workers: int = 0,
+    workers: Workers = 0,
     name: str | None = None,
     resume: bool = False,
     register: str | None = None,
+    skip_corrupt: bool = False,
+    max_failures: int = 8,
     progress: Callable[[Progress], None] | None = None,
     illustrate: Callable[[Path, str], list[Path]] | None = None,
 ) -> TrainResult:
@@ -73,10 +70,13 @@ def train(
     Args:
         config: The run (see `pipelines.load_config`).
         store: A canonical store's path or URL; every worker opens it itself.
-        workers: Ray Train workers; 0 trains in this process.
+        workers: Ray Train workers; 0 trains in this process; (least, most) as many as the cluster has room for, more
+            or fewer when nodes come and go.
         name: Of the run and of its folder `runs/NAME`; the config's and the date's otherwise.
         resume: Go on where `runs/NAME` stopped.
         register: Register the best checkpoint under this name.
+        skip_corrupt: Go on without the samples of damaged chunks, and count them.
+        max_failures: Lost workers after which the run is given up (it can be resumed); -1 for never.
         progress: Called now and then from another thread.
         illustrate: Called with the best checkpoint and the store; the files that it returns become artifacts.
 
@@ -84,22 +84,20 @@ def train(
         FileExistsError: If a run of this name exists and `resume` is false.
         FileNotFoundError: If there is nothing to resume.
         ValueError: If config and store do not suit each other, or a resumed run's differ from what it began with.
+        OSError: If MLflow cannot be reached.
+        KeyboardInterrupt: If the process was told to end (SIGTERM, Ctrl-C); after a SIGTERM the run's state was saved.
     """
-    if workers < 0:
-        raise ValueError(f"workers must be 0 (train in this process) or more, got {workers}")
-    if workers and config.training.batch_size % workers:
-        raise ValueError(
-            f"training.batch_size {config.training.batch_size} cannot be shared by {workers} workers: use a multiple"
-        )
+    _check(workers, config.training.batch_size)
     if register is not None:
         check_name(register)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ValueError(f"a run's name is letters, digits, '-', '_' and '.', got {name!r}")
-    opened = open_store(store)
+    opened = open_store(store, skip_corrupt=skip_corrupt)
     name = name or f"{opened.variable}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    folder = Path("runs").absolute() / name
-    plan = _resumed_plan(folder, config, opened.fingerprint) if resume else _fresh_plan(folder, config, store)
-    tracking = _tracking(folder, name, plan, workers, resume)
+    folder = RunFolder(Path("runs").absolute() / name)
+    plan = _resumed_plan(folder, config, opened) if resume else _fresh_plan(folder, config, opened)
+    with _mlflow(f"nothing was begun in {folder.path}"):
+        tracking = _tracking(folder, name, plan, workers, resume)
     task = WorkerTask(
         plan=plan,
         store=str(store) if "://" in str(store) else str(Path(store).absolute()),
@@ -107,70 +105,105 @@ def train(
         folder=folder,
         tracking_uri=tracking.uri,
         run_id=tracking.run_id,
-        resume=resume,
+        skip_corrupt=skip_corrupt,
         versions={library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
     )
-    try:
-        with _watched(folder / "progress.json", progress):
-            _run(task, workers)
-        best, _ = load_checkpoint(folder / "best")
-        tracking.artifact(folder / "best", ARTIFACT)
-        for path in illustrate(folder / "best", str(store)) if illustrate else []:
+    with _mlflow(f"what it was not told is kept in {folder.path}, --resume tells it"), _told(tracking, folder):
+        with _watched(folder.path / "progress.json", progress):
+            run_workers(task, workers, max_failures=max_failures)
+        if folder.asked_to_stop:
+            raise KeyboardInterrupt(f"saved in {folder.last}: --resume goes on from there")
+        best, _ = load_checkpoint(folder.best)
+        tracking.artifact(folder.best, ARTIFACT)
+        for path in illustrate(folder.best, str(store)) if illustrate else []:
             tracking.artifact(path, "maps")
-        registered = None
-        if register is not None:
-            registered = register_version(register, tracking.run_id, best.metrics)
-    except (KeyboardInterrupt, SystemExit):  # Ray's own handlers of signals leave by the second
-        tracking.finish("KILLED")
-        raise
-    except BaseException:
-        tracking.finish("FAILED")
-        raise
-    tracking.finish("FINISHED")
+        registered = register_version(register, tracking.run_id, best.metrics) if register is not None else None
     return TrainResult(
         name=name,
-        checkpoint=folder / "best",
+        checkpoint=folder.best,
         run_id=tracking.run_id,
         metrics=best.metrics,
         model_version=registered,
     )
 
 
-def _fresh_plan(folder: Path, config: Config, store: str) -> Plan:
-    if (folder / "run.json").exists():
-        raise FileExistsError(
-            f"a run named {folder.name} exists already: choose another --name, or go on with --resume"
+def _check(workers: Workers, batch_size: int) -> None:
+    least, most = workers if isinstance(workers, tuple) else (workers, workers)
+    if least < 0 or (isinstance(workers, tuple) and not 1 <= least < most):
+        raise ValueError(
+            f"workers must be 0 (train in this process), more, or a range such as 1:4, got {least}"
+            + (f":{most}" if isinstance(workers, tuple) else "")
         )
-    plan = make_plan(config, open_store(store))
-    folder.mkdir(parents=True, exist_ok=True)
+    if most > batch_size:
+        raise ValueError(f"training.batch_size {batch_size} cannot be shared by {most} workers: use fewer")
+
+
+@contextmanager
+def _mlflow(then: str) -> Iterator[None]:
+    """Say in one sentence that MLflow cannot be reached, and what then."""
+    try:
+        yield
+    except MlflowException as error:
+        raise OSError(f"MLflow cannot be reached, or refuses: {' '.join(str(error).split())[:200]}; {then}") from error
+
+
+@contextmanager
+def _told(tracking: Tracking, folder: RunFolder) -> Iterator[None]:
+    """Tell MLflow how the block ended, after every metric that it was not told yet."""
+    try:
+        yield
+    except BaseException as error:
+        # Ray's own handlers of signals leave by SystemExit.
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+        with suppress(MlflowException, OSError):  # what ended the block matters more
+            Journal(folder.journal, tracking).deliver()
+            tracking.finish(status)
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            folder.clear()
+    Journal(folder.journal, tracking).deliver()
+    tracking.finish("FINISHED")
+
+
+def _fresh_plan(folder: RunFolder, config: Config, store: Store) -> Plan:
+    if folder.described.exists() or folder.has_checkpoint:
+        raise FileExistsError(
+            f"a run named {folder.path.name} exists already: choose another --name, or go on with --resume"
+        )
+    plan = make_plan(config, store)
+    folder.path.mkdir(parents=True, exist_ok=True)
     return plan
 
 
-def _resumed_plan(folder: Path, config: Config, fingerprint: str) -> Plan:
+def _resumed_plan(folder: RunFolder, config: Config, store: Store) -> Plan:
     """The plan that the run began with, if what is given now is the same."""
-    for kept in ("last", "best"):
-        recover(folder / kept)
-    if not (folder / "last" / "checkpoint.json").is_file():
+    if folder.described.exists():
+        with folder.locked():
+            folder.recover()
+    if not folder.has_checkpoint:
         raise FileNotFoundError(
-            f"there is nothing to resume in {folder}: the run has no checkpoint, start one under another --name"
+            f"there is nothing to resume in {folder.path}: the run has no checkpoint, start one under another --name"
         )
-    plan = load_checkpoint(folder / "last")[0].plan
+    plan = load_checkpoint(folder.last)[0].plan
     before, now = (flatten(each.model_dump(mode="json")) for each in (plan.config, config))
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in now | before if before.get(key) != now.get(key)]
     if changed:
-        raise ValueError(f"the config differs from the one that run {folder.name} began with: {'; '.join(changed[:5])}")
-    if plan.fingerprint != fingerprint:
         raise ValueError(
-            f"the store's content differs from what run {folder.name} began with (fingerprint "
-            f"{plan.fingerprint[:12]} -> {fingerprint[:12]}): resume with the same store"
+            f"the config differs from the one that run {folder.path.name} began with: {'; '.join(changed[:5])}"
+        )
+    if plan.fingerprint != store.fingerprint:
+        raise ValueError(
+            f"the store's content differs from what run {folder.path.name} began with (fingerprint "
+            f"{plan.fingerprint[:12]} -> {store.fingerprint[:12]}): resume with the same store"
         )
     return plan
 
 
-def _tracking(folder: Path, name: str, plan: Plan, workers: int, resume: bool) -> Tracking:
-    described = folder / "run.json"
+def _tracking(folder: RunFolder, name: str, plan: Plan, workers: Workers, resume: bool) -> Tracking:
+    folder.clear()
     if resume:
-        tree = json.loads(described.read_text())
+        tree = json.loads(folder.described.read_text())
         tracking = Tracking(tree["tracking_uri"], tree["run_id"])
         tracking.resume()
         return tracking
@@ -180,62 +213,11 @@ def _tracking(folder: Path, name: str, plan: Plan, workers: int, resume: bool) -
         "data_fingerprint": plan.fingerprint,
         "config_hash": plan.config.fingerprint,
         "seed": str(plan.config.seed),
-        "world_size": str(max(1, workers)),
+        "world_size": ":".join(map(str, workers)) if isinstance(workers, tuple) else str(max(1, workers)),
     }
     tracking = Tracking.start(name, params, tags)
-    described.write_text(json.dumps({"tracking_uri": tracking.uri, "run_id": tracking.run_id}))
+    folder.described.write_text(json.dumps({"tracking_uri": tracking.uri, "run_id": tracking.run_id}))
     return tracking
-
-
-def _run(task: WorkerTask, workers: int) -> None:
-    """Run the workers to their end.
-
-    Raises:
-        ValueError: If what they were given cannot be trained on.
-        RuntimeError: If a worker failed otherwise.
-    """
-    import ray
-    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
-
-    started, interrupt = False, signal.getsignal(signal.SIGINT)
-    if workers and not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                "local", num_cpus=max(workers, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR
-            )
-        started = True
-    try:
-        TorchTrainer(
-            run_worker,
-            train_loop_config={"task": task},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=_gpus_in_cluster(workers)),
-            run_config=RunConfig(name=f"attempt-{time.time_ns()}", storage_path=str(task.folder / "ray")),
-        ).fit()
-    except FloatingPointError as error:
-        raise ValueError(str(error)) from error
-    except WorkerGroupError as error:
-        cause = next(iter(error.worker_failures.values()), error)
-        foreseen = isinstance(cause, ValueError | OSError | FloatingPointError)
-        said = f"a training worker failed: {str(cause).strip().splitlines()[-1]}"
-        raise (ValueError if foreseen else RuntimeError)(said) from error
-    finally:
-        if started:
-            ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, interrupt)  # Ray leaves its own behind
-        shutil.rmtree(task.folder / "ray", ignore_errors=True)
-
-
-def _gpus_in_cluster(workers: int) -> bool:
-    if not workers:
-        return False
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0) >= workers
 
 
 @contextmanager

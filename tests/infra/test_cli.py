@@ -104,7 +104,8 @@ MISTAKES = [
     ("train mine.yaml --store b.zarr", "there is no config file mine.yaml"),
     ("train era5 --store b.zarr --set model.latnt=3", "unknown key 'model.latnt', did you mean 'latent'?"),
     ("train era5", "Missing option '--store'"),
-    ("train era5 --store b.zarr --workers -1", "--workers"),
+    ("train era5 --store b.zarr --workers -1", "--workers expects a number or a range MIN:MAX, e.g. 2 or 1:4"),
+    ("train era5 --store b.zarr --workers 1:2:3", "--workers expects a number or a range MIN:MAX, e.g. 2 or 1:4"),
     ("config validate era5 --set training.epochs=many", "training.epochs"),
     ("config validate era5 --set seed", "--set expects key=value"),
     ("config show --set seed=1", "say which"),
@@ -274,15 +275,15 @@ def test_evaluate_prints_a_table_and_writes_json(
 
 def test_downscale_hands_every_option_on(vamoh: Callable[..., Any], stand_in: Callable[..., dict[str, Any]]) -> None:
     seen = stand_in("pipelines.products.downscale", "downscale_file", {"output": "o.nc", "sizes": {"time": 1}})
-    ended = vamoh(
-        *"downscale m i.nc o.nc --resolution 0.1 --members 3 --region -10,50,2,58 --seed 7 --time 2019".split()
-    )
+    line = "downscale m i.nc o.nc --resolution 0.1 --members 3 --region -10,50,2,58 --seed 7 --time 2019"
+    ended = vamoh(*line.split(), "--also", "spread, q05", "--conserve", "--workers", "2")
     assert ended.out == "output  o.nc\nsizes   time 1\n"
     assert seen.pop("progress") is not None
+    seen.pop("say")("going on")
     assert seen == {
         "arguments": ("m", "i.nc", "o.nc"), "factor": None, "resolution": 0.1, "like": None, "points": None,
         "members": 3, "region": (-10.0, 50.0, 2.0, 58.0), "seed": 7, "variable": "t2m", "units": None, "time": "2019",
-        "overwrite": False,
+        "also": ("spread", "q05"), "conserve": True, "workers": 2, "overwrite": False,
     }  # fmt: skip
 
 
@@ -297,10 +298,11 @@ def test_train_hands_every_option_on_and_says_what_it_left(
         model_version="1",
     )
     seen = stand_in("pipelines.training.train", "train", result)
-    ended = vamoh(*"train era5 --store s.zarr --set seed=5 --workers 2 --name first --register t2m".split())
+    options = "--set seed=5 --workers 1:4 --name first --register t2m --skip-corrupt --max-failures 3"
+    ended = vamoh(*f"train era5 --store s.zarr {options}".split())
     assert seen["arguments"][0].seed == 5
-    assert {key: seen[key] for key in ("workers", "name", "resume", "register")} == {
-        "workers": 2, "name": "first", "resume": False, "register": "t2m"
+    assert {key: seen[key] for key in ("workers", "name", "resume", "register", "skip_corrupt", "max_failures")} == {
+        "workers": (1, 4), "name": "first", "resume": False, "register": "t2m", "skip_corrupt": True, "max_failures": 3
     }  # fmt: skip
     assert "models:/t2m/1" in ended.out
     assert "0.1512" in ended.out

@@ -39,8 +39,8 @@ def heed_interrupts() -> None:
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [
-        (signal.SIGINT, 130, "vamoh: interrupted, nothing half-written was kept\n"),
-        (signal.SIGTERM, 143, "vamoh: terminated, nothing half-written was kept\n"),
+        (signal.SIGINT, 130, "vamoh: interrupted, no half-written result was left\n"),
+        (signal.SIGTERM, 143, "vamoh: terminated, no half-written result was left\n"),
     ],
     ids=["Ctrl-C", "SIGTERM"],
 )

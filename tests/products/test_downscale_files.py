@@ -11,7 +11,7 @@ import xarray as xr
 
 import pipelines
 from pipelines.data.store import open_store
-from pipelines.products import downscale as module
+from pipelines.products import tiles
 from pipelines.products.downscale import downscale, downscale_file
 
 CLOSE = {"rtol": 0.0, "atol": 1e-4}  # kelvin
@@ -21,23 +21,24 @@ CLOSE = {"rtol": 0.0, "atol": 1e-4}  # kelvin
 def asked(monkeypatch) -> list[int]:
     """How many points each computed block had."""
     sizes: list[int] = []
-    original = module._block
+    original = tiles.Job._answer
 
-    def counted(teller, coarse, lattice, times, places, members, seed):  # noqa: ANN202
-        sizes.append(len(times) * len(places[0]))
-        return original(teller, coarse, lattice, times, places, members, seed)
+    def counted(job, ensemble, *positions):  # noqa: ANN002, ANN202
+        answer = original(job, ensemble, *positions)
+        sizes.append(answer.values[0].size)
+        return answer
 
-    monkeypatch.setattr(module, "_block", counted)
-    monkeypatch.setattr(module, "TILE_POINTS", 900)
-    monkeypatch.setattr(module, "BLOCK_TIMES", 1)
+    monkeypatch.setattr(tiles.Job, "_answer", counted)
+    monkeypatch.setattr(tiles, "TILE_POINTS", 900)
+    monkeypatch.setattr(tiles, "BLOCK_TIMES", 1)
     return sizes
 
 
 def test_nothing_is_computed_before_it_is_touched_and_only_what_is_touched(coarse, teller, asked) -> None:
     result = downscale(coarse, teller, factor=3, members=2)
     assert asked == [] and dask.is_dask_collection(result["t2m"])
-    result["t2m"][:, 0, :10].compute()
-    assert asked == [900]
+    result["t2m"][:, 0, :10, :10].compute()
+    assert asked == [23 * 30]
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
@@ -53,7 +54,7 @@ def test_files_read_back_as_they_were_computed(coarse, trained, whole, tmp_path,
         members=2,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert told["sizes"]["realization"] == told["members"] == 2 and seen == [(1, 2), (2, 2)]
+    assert told["sizes"]["realization"] == told["members"] == 2 and seen == [(1, 1)]
     with xr.open_dataset(output, engine="zarr" if suffix == ".zarr" else "h5netcdf") as back:
         np.testing.assert_allclose(back["t2m"], whole, **CLOSE)
         np.testing.assert_array_equal(back["time"], whole["time"])
@@ -72,25 +73,6 @@ def test_an_existing_output_is_refused_unless_it_may_be_replaced(coarse, trained
     assert (tmp_path / "out.nc").read_bytes()[:4] != b"prec"
     with pytest.raises(ValueError, match=r"must end in \.nc or \.zarr"):
         downscale_file(*arguments[:2], str(tmp_path / "out.tif"), factor=1)
-
-
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-@pytest.mark.parametrize("error", [RuntimeError("a block broke"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_nothing(coarse, trained, asked, tmp_path, monkeypatch, suffix, error) -> None:
-    coarse.to_netcdf(tmp_path / "in.nc", engine="h5netcdf")
-    counted = module._block
-
-    def breaks(*arguments):  # noqa: ANN002, ANN202
-        if len(asked) >= 3:
-            raise error
-        return counted(*arguments)
-
-    monkeypatch.setattr(module, "_block", breaks)
-    with pytest.raises(type(error)):
-        downscale_file(
-            str(trained.checkpoint), str(tmp_path / "in.nc"), str(tmp_path / f"out{suffix}"), factor=3, members=1
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["in.nc"]
 
 
 def test_the_notebook_call_takes_a_registered_model(trained, coarse, whole) -> None:

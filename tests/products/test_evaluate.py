@@ -9,7 +9,7 @@ from pipelines.data.climate import ingest
 from pipelines.data.store import open_store
 from pipelines.products import baselines, skill
 from pipelines.products.downscale import downscale
-from pipelines.products.evaluate import _samples, evaluate, reconstructed
+from pipelines.products.evaluate import evaluate, reconstructed, samples_of
 from pipelines.training.plan import split_of
 from pipelines.training.registry import load_model
 
@@ -65,8 +65,8 @@ def test_the_splits_of_the_training_store_are_those_of_training(trained, teller,
     opened, plan = open_store(globe_store), teller.checkpoint.plan
     split = split_of(plan.config, opened)
     for name in ("train", "validation", "test"):
-        np.testing.assert_array_equal(_samples(opened, plan, name), split.named(name))
-    assert len(_samples(opened, plan, "all")) == 24
+        np.testing.assert_array_equal(samples_of(opened, plan, name), split.named(name))
+    assert len(samples_of(opened, plan, "all")) == 24
     with pytest.raises(ValueError, match="a split is train, validation, test or all"):
         evaluate(str(trained.checkpoint), globe_store, split="tests")
 

@@ -32,9 +32,7 @@ def test_every_preset_loads_and_says_what_it_is_for(name) -> None:
 
 @pytest.mark.parametrize("name", ["chairs", "polymnist"])
 def test_a_preset_for_another_kind_of_data_is_refused_for_a_climate_store(name, store: Store) -> None:
-    with pytest.raises(
-        ValueError, match=r"functions on the (cube|plane) .* is of the sphere: choose another"
-    ):
+    with pytest.raises(ValueError, match=r"functions on the (cube|plane) .* is of the sphere: choose another"):
         make_plan(load_config(name), store)
 
 

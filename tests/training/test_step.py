@@ -15,18 +15,22 @@ from pipelines.data.batches import Framing
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store
 from pipelines.data.stream import FieldStream, Samples
-from pipelines.training.loop import VALIDATION_BATCH, read_samples
+from pipelines.training.learner import Learner
 from pipelines.training.plan import Plan, make_plan, split_of
 from pipelines.training.step import (
-    Drawn,
     Objective,
     differentiate,
     draw,
-    ensemble_crps,
     make_optimizer,
     set_rates,
     take_step,
+    together,
     update_average,
+)
+from pipelines.training.validation import (
+    VALIDATION_BATCH,
+    ensemble_crps,
+    read_samples,
     validate,
     validation_metrics,
 )
@@ -48,8 +52,12 @@ def in_double(batch: FunctionBatch) -> FunctionBatch:
     )
 
 
-def gradient(plan: Plan, store: Store, workers: int, epoch: int = 1) -> torch.Tensor:
-    """The mean over shares of the gradients of one global batch, float64, as data parallelism averages them."""
+def gradient(plan: Plan, store: Store, workers: int, batch: int = 0) -> tuple[torch.Tensor, dict[str, float]]:
+    """The mean over workers of their gradients of one global batch, float64, as data parallelism averages them.
+
+    Returns:
+        It, and the sums of the terms over the workers.
+    """
     config = plan.config.training
     model = plan.new_model().double()
     noise = torch.Generator().manual_seed(1)
@@ -57,35 +65,103 @@ def gradient(plan: Plan, store: Store, workers: int, epoch: int = 1) -> torch.Te
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise, dtype=torch.float64))
     samples = split_of(plan.config, store).train
-    total = 0.0
+    rows = min(config.batch_size, len(samples) - batch * config.batch_size)
+    sums: dict[str, float] = {}
     for rank in range(workers):
         stream = FieldStream(
-            store=store, samples=samples, batch_size=config.batch_size, seed=0, rank=rank, world_size=workers
+            store=store,
+            samples=samples,
+            batch_size=config.batch_size,
+            seed=0,
+            rank=rank,
+            world_size=workers,
+            last=config.last_batch,
         )
-        batches = stream.epoch(epoch)
+        batches = stream.epoch(1, start=batch)
         drawn = draw(next(batches), plan.framing, plan.lattice, seed=0, step=7, latent=plan.spec.latent, num=2)
         batches.close()
-        loss, _ = Objective(model, config, len(samples))(
-            replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double()), epoch, 7
-        )
-        parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-        total = total + torch.cat([part.ravel() for part in parts if part is not None]) / workers
-    return total
+        drawn = replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double())
+        objective, scale = Objective(model, config, len(samples)), workers / rows
+        own = together(differentiate(objective, drawn, at_a_time=2, epoch=1, step=7, scale=scale))
+        sums = {name: sums.get(name, 0.0) + value for name, value in own.items()}
+    assert sums["rows"] == rows
+    parts = [parameter.grad.ravel() for parameter in model.parameters() if parameter.grad is not None]
+    return torch.cat(parts) / workers, sums
+
+
+CLASSIC = ("context=null", "model.local=null", "model.context_encoder=null", "model.component_posterior=network")
+UNEVEN = ("training.last_batch=keep", "training.batch_size=5", "split.validation=0")
 
 
 @pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize(
-    "changes", [(), ("context.every=[2, 4]", "training.predictive=0.3"), ("context=null",)], ids=str
+    "changes", [(), ("context.every=[2, 4]", "training.predictive=0.3"), CLASSIC], ids=["lattice", "range", "classic"]
 )
 def test_any_number_of_workers_computes_the_same_gradient(
-    changes, workers, store: Store, tiny: Callable[..., Config]
+    changes, uneven, workers, store: Store, tiny: Callable[..., Config]
 ) -> None:
-    if "context=null" in changes:
-        changes = (*changes, "model.local=null", "model.context_encoder=null", "model.component_posterior=network")
-    plan = make_plan(tiny(*changes), store)
-    one = gradient(plan, store, 1)
+    plan = make_plan(tiny(*changes, *(UNEVEN if uneven else ())), store)
+    batch = 3 if uneven else 0
+    one, terms = gradient(plan, store, 1, batch)
     assert one.abs().max() > 0
-    torch.testing.assert_close(gradient(plan, store, workers), one, rtol=1e-6, atol=1e-9 * float(one.abs().max()))
+    assert terms["rows"] == (3 if uneven else 6)
+    again, same = gradient(plan, store, workers, batch)
+    torch.testing.assert_close(again, one, rtol=1e-6, atol=1e-9 * float(one.abs().max()))
+    assert same == pytest.approx(terms, rel=1e-9)
+
+
+def test_rows_without_weight_teach_nothing(plan: Plan, store: Store) -> None:
+    samples = next(iter(read_samples(store, np.arange(6))))
+    gradients = []
+    for rows, weight in ((slice(6), [1, 0, 1, 1, 0, 1]), ([0, 2, 3, 5], [1, 1, 1, 1])):
+        part = Samples(*(each[rows] for each in samples[:3]), np.array(weight, dtype=np.float32))
+        drawn = draw(part, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
+        drawn = replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double())
+        model = plan.new_model().double()
+        objective = Objective(model, plan.config.training, 18)
+        sums = differentiate(objective, drawn, at_a_time=0, epoch=9, step=9, scale=1 / 4)
+        assert float(sums["rows"]) == 4
+        gradients.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("changes", [(), CLASSIC], ids=["lattice", "classic"])
+def test_half_the_precision_is_nearly_the_same_step(changes, store: Store, tiny: Callable[..., Config]) -> None:
+    plan = make_plan(tiny(*changes), store)
+    samples = next(iter(read_samples(store, np.arange(6))))
+    drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
+    losses, gradients = [], []
+    for precision in ("float32", "bfloat16"):
+        model = plan.new_model()
+        config = plan.config.training.model_copy(update={"precision": precision})
+        terms = differentiate(Objective(model, config, 18), drawn, at_a_time=0, epoch=9, step=9)
+        assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+        losses.append(float(terms["loss"]) / 6)
+        gradients.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
+    assert 0 < abs(losses[1] - losses[0]) < 0.02 * abs(losses[0])
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
+
+
+def test_a_compiled_step_is_the_same_step(store: Store, tiny: Callable[..., Config], monkeypatch) -> None:
+    traced, compiled = [], nn.Module.compile
+
+    def trace(module: nn.Module, **settings: object) -> None:
+        traced.append(module)
+        compiled(module, backend="eager", **settings)  # all but the compiler, which takes a minute
+
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    plan = make_plan(tiny("training.compile=true"), store)
+    samples = next(iter(read_samples(store, np.arange(6))))
+    drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
+    eager = replace(plan, config=tiny())
+    one, other = (Learner(each, 18, steps=10, device=torch.device("cpu")) for each in (eager, plan))
+    for step in range(2):
+        ours, theirs = (learner.step(drawn, rows=6, epoch=0, step=step) for learner in (one, other))
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    assert len(traced) == 1
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[name], value, atol=1e-4, rtol=0)
 
 
 def test_rates_are_a_function_of_the_step(plan: Plan) -> None:
@@ -125,23 +201,18 @@ def test_every_parameter_has_one_rate_and_only_tables_that_of_tables(plan: Plan)
 
 
 @pytest.mark.parametrize("faulty", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_refused_before_anything_changes(faulty) -> None:
-    class Faulty(nn.Module):
-        def forward(self, *_: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return model(torch.ones(1, 3)).sum() * faulty, {}
-
-    model = nn.Linear(3, 1)
-    drawn = Drawn(FunctionBatch(coords=torch.ones(1, 1, 3)), 1, None, torch.zeros(2, 1, 4))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model(torch.ones(1, 3)).sum().backward()
-    take_step(model, optimizer, 1.0)
-    before = [p.detach().clone() for p in model.parameters()]
-    moments = {k: v.clone() for k, v in optimizer.state[model.weight].items()}
+def test_a_loss_that_is_not_finite_is_refused_before_anything_changes(faulty, plan: Plan, store: Store) -> None:
+    learner = Learner(plan, 18, steps=10, device=torch.device("cpu"))
+    samples = next(iter(read_samples(store, np.arange(6))))
+    drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)
+    learner.step(drawn, rows=6, epoch=0, step=0)
+    parts = [learner.model.state_dict(), learner.average.state_dict()]
+    parts += [{str(key): each["exp_avg"] for key, each in learner.optimizer.state_dict()["state"].items()}]
+    before = [{key: value.clone() for key, value in part.items()} for part in parts]
     with pytest.raises(FloatingPointError, match="the loss is not finite: lower the learning rates"):
-        differentiate(Faulty(), drawn, at_a_time=0, epoch=0, step=0)
-    assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert all(torch.equal(v, optimizer.state[model.weight][k]) for k, v in moments.items())
+        learner.step(replace(drawn, noise=drawn.noise * faulty), rows=6, epoch=0, step=1)
+    for part, kept in zip(parts, before, strict=True):
+        assert all(torch.equal(part[key], kept[key]) for key in kept)
 
 
 @pytest.mark.parametrize("clip", [0.01, 1e9])
@@ -157,11 +228,9 @@ def test_gradients_are_clipped_as_torch_clips_them(clip) -> None:
     assert ours.weight.grad is None
 
 
-@pytest.mark.parametrize("changes", [(), ("context=null",)], ids=str)
+@pytest.mark.parametrize("changes", [(), CLASSIC], ids=["lattice", "classic"])
 @pytest.mark.parametrize("size", [1, 3, 4, 9])
 def test_micro_batches_are_the_same_step(size, changes, store: Store, tiny) -> None:
-    if changes:
-        changes = (*changes, "model.local=null", "model.context_encoder=null", "model.component_posterior=network")
     plan = make_plan(tiny(*changes), store)
     samples = next(iter(read_samples(store, np.arange(6))))
     drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=0, latent=3, num=2)

@@ -18,7 +18,7 @@ from pipelines.data.climate import ingest
 from pipelines.data.store import Store
 from pipelines.training import loop
 from pipelines.training.checkpoint import load_checkpoint
-from pipelines.training.loop import Progress
+from pipelines.training.folder import Progress
 from pipelines.training.registry import list_models, load_model, show_model
 from pipelines.training.tracking import client, flatten
 from pipelines.training.train import TrainResult, train
@@ -26,6 +26,7 @@ from pipelines.training.train import TrainResult, train
 ROOT = Path(__file__).parents[2]
 TERMS = {"elbo", "reconstruction", "kl_z", "kl_c", "local_penalty", "loss"}
 RATES = {"learning_rate", "samples_per_second", "data_wait_fraction"}
+KEPT = {"best", "last", "run.json", "progress.json", "metrics.jsonl", "metrics.sent"}
 SCORES = {"validation_rmse", "validation_crps", "validation_log_score"}
 
 
@@ -128,7 +129,7 @@ def test_progress_reaches_the_end(whole) -> None:
 
 def test_nothing_but_checkpoints_and_notes_is_left(whole) -> None:
     left = {path.name for path in Path("runs/whole").iterdir()}
-    assert left == {"best", "last", "run.json", "progress.json", "map.txt"}
+    assert left == KEPT | {"map.txt"}
 
 
 def test_a_name_is_used_once(whole, store, tiny) -> None:
@@ -159,7 +160,9 @@ def test_first_versions_are_champions_and_later_ones_challengers(whole, store, t
         ({"register": "not a name"}, "a model's name is letters"),
         ({"name": "../elsewhere"}, "a run's name is letters"),
         ({"workers": -1}, "workers must be 0"),
-        ({"workers": 4}, "training.batch_size 6 cannot be shared by 4 workers"),
+        ({"workers": 7}, "training.batch_size 6 cannot be shared by 7 workers"),
+        ({"workers": (2, 7)}, "training.batch_size 6 cannot be shared by 7 workers"),
+        ({"workers": (3, 2)}, "workers must be 0 .* or a range such as 1:4, got 3:2"),
         ({"name": "new", "resume": True}, "there is nothing to resume in .*new"),
     ],
 )
@@ -299,4 +302,4 @@ def test_two_workers_train_the_model_that_one_does(whole, store, tiny) -> None:
         assert [ours[epoch] for epoch in (2, 4, 6)] == pytest.approx([theirs[epoch] for epoch in (2, 4, 6)], abs=1e-3)
     assert mlflow.get_run(result.run_id).data.tags["world_size"] == "2"
     assert status("pair") == "FINISHED"
-    assert {path.name for path in Path("runs/pair").iterdir()} == {"best", "last", "run.json", "progress.json"}
+    assert {path.name for path in Path("runs/pair").iterdir()} == KEPT

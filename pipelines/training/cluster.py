@@ -1,0 +1,106 @@
+"""Where workers run: in this process, in a Ray that is started on demand, or in the one at RAY_ADDRESS."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from pipelines.training.folder import RunFolder
+from pipelines.training.loop import WorkerTask, run_worker
+
+Workers = int | tuple[int, int]
+
+RESIZE_S = 30.0  # between looks for nodes that have come
+# Read by Ray Train: how often the workers are looked at (a report waits for it), and how long a group may take to start
+# before it is tried with the nodes that there are then.
+_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+
+
+def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> None:
+    """Run the workers to their end, or until a SIGTERM has made them save and end.
+
+    Args:
+        task: What each of them does.
+        workers: How many; 0 works in this process; a range takes as many of them as the cluster has room for.
+        max_failures: Lost workers after which it is given up; -1 for never.
+
+    Raises:
+        ValueError: If what they were given cannot be trained on.
+        RuntimeError: If a worker failed otherwise.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    least, most = workers if isinstance(workers, tuple) else (workers, workers)
+    with _ray(most), _stoppable(task.folder):
+        use_gpu = most > 0 and ray.cluster_resources().get("GPU", 0) >= least
+        scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": use_gpu}
+        if least != most:
+            scaling["elastic_resize_monitor_interval_s"] = RESIZE_S
+        run = RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=str(task.folder.path / "ray"),
+            failure_config=FailureConfig(max_failures=max_failures),
+        )
+        try:
+            TorchTrainer(
+                run_worker, train_loop_config={"task": task}, scaling_config=ScalingConfig(**scaling), run_config=run
+            ).fit()
+        except WorkerGroupError as error:
+            if task.folder.failure is None:
+                cause = next(iter(error.worker_failures.values()), error)
+                said = f"a training worker failed: {str(cause).strip().splitlines()[-1]}"
+                raise (ValueError if isinstance(cause, ValueError | OSError) else RuntimeError)(said) from error
+        finally:
+            shutil.rmtree(task.folder.path / "ray", ignore_errors=True)
+    if task.folder.failure is not None:
+        raise ValueError(task.folder.failure)
+
+
+@contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    """Have a Ray with room for so many workers; end it if it was started here."""
+    if not workers or ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init("local", num_cpus=max(workers, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _stoppable(folder: RunFolder) -> Iterator[None]:
+    """On SIGTERM have the workers save and end; the second one interrupts. Ray's own handlers are taken back after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if folder.asked_to_stop:
+            raise KeyboardInterrupt
+        folder.ask_to_stop()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,209 @@
+"""What downscaling costs, beside its own matrix products: points a second, memory, and where the time goes.
+
+    python -m tests.benchmarks.downscale [--json FILE] [--model MODEL] [--repeats 3]
+
+One thread. A point is one value: of one member, at one time, in one place. GEMM is the time of all matrix products that
+the method makes (WeightNet, kernels, generators, gate, the random field), alone, on operands of the same sizes, in the
+same process: what the core would need if there were no neighbours to find, no tables to look up, no activations, no
+cosines and no quantiles to solve for. The model is trained here, for a minute, if none is given: the time does not
+depend on how well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does, before torch allocates anything
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+import xarray as xr
+
+from pipelines.config import load_config
+from pipelines.data.climate import ingest
+from pipelines.data.memory import keep_freed_memory
+from pipelines.data.sphere import Lattice
+from pipelines.data.times import hours_since_1970
+from pipelines.products import ensemble as module
+from pipelines.products.downscale import ask, downscale
+from pipelines.products.ensemble import Downscaler, Ensemble
+from pipelines.products.writing import write_blocks
+from pipelines.training.train import train
+from tests.benchmarks.fields import era5_hours
+from tests.benchmarks.model import Figures, Products, peak_gb, seconds
+from vamoh import remembered
+from vamoh.neighbours import nearest
+from vamoh.random_field import FREQUENCIES_PER_SCALE
+
+TIMES, MEMBERS, COARSE = 4, 20, 4
+
+
+def teller(folder: Path) -> Downscaler:
+    """A model of the demo's shape, of ERA5 on 1 degree, from every fourth point."""
+    store = ingest(era5_hours(24).to_dataset(name="t2m"), folder / "era5.zarr")
+    with contextlib.chdir(folder):
+        config = load_config("demo", ["training.epochs=2", "training.validate_every=2", "training.threads=1"])
+        return Downscaler.of(str(train(config, store.path, name="benchmark").checkpoint.absolute()))
+
+
+def places(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """About so many places of a square of a tenth of a degree."""
+    side = round(count**0.5)
+    return Lattice(latitude=60 - 0.1 * np.arange(side), longitude=0.1 * np.arange(side)).points
+
+
+def cold(ensemble: Ensemble, where: tuple[np.ndarray, np.ndarray]) -> Callable[[], object]:
+    """Ask at places that nothing is remembered of."""
+
+    def work() -> object:
+        remembered._made.clear()
+        return ensemble.at(*where)
+
+    return work
+
+
+def products(told: Downscaler, times: int, members: int, count: int) -> Products:
+    """The matrix products of `count` places, in the blocks that they are asked for in."""
+    spec, model = told.model.spec, told.model
+    assert spec.local is not None
+    block = min(count, module.POINTS)
+    near, kernels, queries = spec.local.neighbours, spec.local.kernels, spec.local.features
+    blocks, waves = -(-count // block), 2 * FREQUENCIES_PER_SCALE * len(told.law.lengths)
+    net = [spec.num_axes + 1, *spec.local.kernel_widths, kernels]
+    sizes = [(blocks, block * near, i, o) for i, o in zip(net[:-1], net[1:], strict=True)]
+    sizes.append((blocks * block, 1 + queries, kernels, near))
+    first, *rest = model.generators.layers
+    sizes.append((blocks * times, block, first[0], first[1] * spec.components * members))
+    sizes += [(blocks * times * members * spec.components, block, i, o) for i, o in rest]
+    gate = [*spec.gating, spec.components]
+    sizes.append((blocks * times, block, first[0], gate[0]))
+    sizes += [(blocks * times, block * members, i, o) for i, o in zip(gate[:-1], gate[1:], strict=True)]
+    sizes.append((blocks, block, spec.num_axes, waves // 2))
+    sizes.append((blocks, members * times, waves, block))
+    return Products(sizes)
+
+
+def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.ndarray], repeats: int) -> Figures:
+    """Seconds of each part on one block of places."""
+    plan, model = told.checkpoint.plan, told.model
+    latitude, longitude = (axis[: module.POINTS] for axis in where)
+    given = {"coarse": ensemble.coarse, "lattice": ensemble.lattice}
+
+    def query() -> object:
+        return plan.framing.query((latitude, longitude), ensemble.times, **given)
+
+    asked = plan.framing.query((latitude, longitude), ensemble.times, **given)
+    assert model.local is not None and asked.context is not None
+
+    def near() -> object:
+        remembered._made.clear()
+        return nearest(asked.coords[0], asked.context.coords[0], plan.spec.local.neighbours)
+
+    found = nearest(asked.coords[0], asked.context.coords[0], plan.spec.local.neighbours)
+    hours = torch.from_numpy(hours_since_1970(ensemble.times))
+    features, local = model._place(asked)
+    assert local is not None
+    latent, row = ensemble.latents[0], slice(0, 1)
+    seen = local._replace(readout=local.readout[row], features=local.features[row])
+    part = asked.rows(0, 1)
+    mixture = model._mixture(*model._evaluate(latent, part, features[row], seen))
+    score = told.law.sample(asked.coords[0], hours[:1], ensemble.fields)[:, 0, :, None]
+    times = len(ensemble.times)
+    with torch.no_grad():
+        return {
+            "interpolation": seconds(query, repeats),
+            "neighbours": seconds(near, repeats),
+            "kernels": seconds(lambda: model.local._basis(found), repeats),
+            "feature_grids": seconds(lambda: model.local.grids(asked.coords[0]), repeats),
+            "place": seconds(lambda: model._place(asked), repeats),
+            "random_field": seconds(lambda: told.law.sample(asked.coords[0], hours, ensemble.fields), repeats),
+            "generators_and_gate": times * seconds(lambda: model._evaluate(latent, part, features[row], seen), repeats),
+            "quantiles": times * seconds(lambda: mixture.at_score(score), repeats),
+        }
+
+
+def memory(told: Downscaler, coarse: xr.DataArray, folder: Path) -> Figures:
+    """Largest resident memory while a fifth of the globe of a tenth of a degree is written, on all cores."""
+    asked = ask(coarse, told, resolution=0.1, region=(0, 20, 90, 65), members=MEMBERS)
+    dataset = asked.dataset()
+
+    def write() -> None:
+        write_blocks(asked, dataset, folder / "out.zarr", overwrite=True, workers=0, again={}, progress=None,
+                     say=lambda line: None)  # fmt: skip
+
+    begun = time.perf_counter()
+    peak = peak_gb(write)
+    values = dataset["t2m"].size
+    return {
+        "downscale.peak_gb": peak,
+        "downscale.written.points_per_second": values / (time.perf_counter() - begun),
+        "downscale.written.cores": float(len(os.sched_getaffinity(0))),
+    }
+
+
+def main() -> None:
+    """Print a line a figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", help="a model of the globe; else one is trained")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        told = Downscaler.of(given.model) if given.model else teller(folder)
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        coarse = era5_hours(TIMES)[:, ::COARSE, ::COARSE]
+        figures = measured(told, coarse, given.repeats) | memory(told, coarse, folder)
+    for key, value in figures.items():
+        print(f"{key:<52}{value:>14.4g}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measured(told: Downscaler, coarse: xr.DataArray, repeats: int) -> Figures:
+    """Points a second, their share of the ceiling, linearity, and the time for the globe."""
+    lattice, times = Lattice.of(coarse), coarse["time"].values
+
+    def drawn(members: int) -> Ensemble:
+        return told.ensemble(coarse.values, lattice, times, members=members, seed=0)
+
+    where, ensemble, figures = places(2**14), drawn(MEMBERS), Figures()
+    spent = seconds(cold(ensemble, where), repeats)
+    values = MEMBERS * TIMES * len(where[0])
+    gemm = products(told, TIMES, MEMBERS, len(where[0]))
+    ceiling = gemm.seconds(repeats)
+    figures["downscale.points_per_second"] = values / spent
+    figures["downscale.gemm.points_per_second"] = values / ceiling
+    figures["downscale.over_gemm"] = ceiling / spent
+    figures["downscale.gflops"] = gemm.gflop / spent
+    figures["downscale.gemm.gflops"] = gemm.gflop / ceiling
+    parts = shares(told, ensemble, where, repeats)
+    whole = spent * min(module.POINTS, len(where[0])) / len(where[0])
+    figures |= {f"downscale.share.{name}": part / whole for name, part in parts.items()}
+    for power in (10, 12, 14, 16):
+        few = places(2**power)
+        cost = seconds(cold(ensemble, few), repeats) / (MEMBERS * TIMES * len(few[0]))
+        figures[f"downscale.microseconds_a_point.places_2e{power}"] = cost * 1e6
+    for members in (1, 5, 20, 80):
+        cost = seconds(cold(drawn(members), where), repeats) / (TIMES * len(where[0]))
+        figures[f"downscale.microseconds_a_place_and_time.members_{members}"] = cost * 1e6
+    begun = time.perf_counter()
+    globe = downscale(coarse, told, resolution=0.01, members=MEMBERS)
+    figures["downscale.globe_0p01.seconds_to_open"] = time.perf_counter() - begun
+    tenth = 1801 * 3600 * MEMBERS * TIMES
+    figures["downscale.globe_0p1.hours_one_thread_extrapolated"] = tenth * spent / values / 3600
+    figures["downscale.globe_0p01.hours_one_thread_extrapolated"] = globe["t2m"].size * spent / values / 3600
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What a second worker brings, and what Ray costs: `python -m tests.benchmarks.scaling`.
+
+The preset `downscale` on ERA5 of the globe, 46 x 90 points, eight fields a worker and step, one thread a worker; runs
+in turns, the fastest of each. A step's time is that of two epochs, with the validation, the checkpoint and the report
+that lie between them, over their steps. A worker has one processor for all that it does, its reading included.
+
+    efficiency_2   the step of one worker over that of two, each in Ray with a batch of its own (weak scaling)
+    ray_overhead   the step of two workers in Ray over that of the same two in plain torch.distributed, less one
+    first_step_s   from the command to the end of the first step, with no Ray workers and with two
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import train
+from torch import multiprocessing
+
+from pipelines.config import Config, load_config
+from pipelines.data.store import Store, write_store
+from pipelines.training.folder import RunFolder
+from pipelines.training.loop import Worker, WorkerTask, run_worker
+from pipelines.training.plan import make_plan, split_of
+from pipelines.training.tracking import Tracking
+from tests.benchmarks.fields import era5_hours
+
+FIELDS, A_WORKER, EPOCHS = 224, 8, 7
+SETTINGS = (
+    f"training.epochs={EPOCHS}",
+    "training.validate_every=2",
+    "training.members=2",
+    "training.threads=1",
+    "training.checkpoint_minutes=0",
+    "split.validation=0.05",
+)
+
+
+def settings(workers: int) -> list[str]:
+    """The overrides of the preset."""
+    return [*SETTINGS, f"training.batch_size={A_WORKER * max(1, workers)}"]
+
+
+PROGRAM = """
+import sys
+from infra.cli import main
+from pipelines.training import cluster
+from tests.benchmarks.scaling import pinned_worker
+cluster.run_worker = pinned_worker
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def pin(rank: int) -> None:
+    """Keep this thread, and those that it starts, to one processor."""
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[rank % len(processors)]})
+
+
+def pinned_worker(loop: dict[str, Any]) -> None:
+    """What Ray's workers run."""
+    pin(train.get_context().get_world_rank())
+    run_worker(loop)
+
+
+def in_ray(store: Store, workers: int, name: str) -> tuple[float, float]:
+    """Seconds a step, and to the first step, of `vamoh train --workers N`."""
+    overrides = [part for setting in settings(workers) for part in ("--set", setting)]
+    program = PROGRAM if workers else "import sys; from infra.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", "downscale", "--store", store.path, *overrides]
+    begun, noted = time.time(), Path("runs", name, "progress.json")
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers), "--name", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not noted.exists() and process.poll() is None:
+        time.sleep(0.02)
+    first = time.time() - begun
+    if process.wait() != 0:
+        raise SystemExit(f"run {name} ended with {process.returncode}")
+    return step_seconds(name, load_config("downscale", settings(workers)), store), first
+
+
+def in_plain_torch(store: Store, workers: int, name: str) -> float:
+    """Seconds a step of the same loop in processes that torch starts."""
+    config, folder = load_config("downscale", settings(workers)), RunFolder(Path("runs", name).absolute())
+    folder.path.mkdir(parents=True)
+    tracking = Tracking.start(name, {}, {})
+    task = WorkerTask(
+        plan=make_plan(config, store),
+        store=store.path,
+        split=split_of(config, store),
+        folder=folder,
+        tracking_uri=tracking.uri,
+        run_id=tracking.run_id,
+        skip_corrupt=False,
+        versions={},
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(plain_worker, args=(task, workers, port), nprocs=workers)
+    return step_seconds(name, config, store)
+
+
+def plain_worker(rank: int, task: WorkerTask, workers: int, port: int) -> None:
+    """One of them."""
+    pin(rank)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
+    worker = Worker(task, torch.device("cpu"), rank=rank, world_size=workers, beside=workers)
+    worker.run(lambda metrics: None)
+    worker.close()
+    torch.distributed.destroy_process_group()
+
+
+def step_seconds(name: str, config: Config, store: Store) -> float:
+    """From the journal, the fastest two epochs of those after the first, which warms up."""
+    lines = [json.loads(line) for line in Path("runs", name, "metrics.jsonl").read_text().splitlines()]
+    steps = len(split_of(config, store).train) // config.training.batch_size
+    ends = [line["timestamp"] / 1000 for line in lines]
+    return min(later - first for first, later in zip(ends[::2], ends[2::2], strict=False)) / (2 * steps)
+
+
+def compare(turns: int) -> dict[str, float]:
+    """All figures."""
+    field = era5_hours(FIELDS, every=4)
+    store = write_store(field, Path("store").absolute(), source="", license="")
+    found: dict[str, list[float]] = {}
+
+    def add(key: str, value: float) -> None:
+        found.setdefault(key, []).append(value)
+        print(f"  {key} {value:.3f}", flush=True)
+
+    for turn in range(turns):
+        print(f"turn {turn + 1} of {turns}")
+        for workers in (0, 1, 2):
+            step, first = in_ray(store, workers, f"ray-{workers}-{turn}")
+            add(f"step_s.ray_{workers}", step)
+            add(f"first_step_s.ray_{workers}", first)
+        for workers in (1, 2):
+            add(f"step_s.plain_{workers}", in_plain_torch(store, workers, f"plain-{workers}-{turn}"))
+    fastest = {f"scaling.{key}": min(values) for key, values in found.items()}
+
+    def ratio(one: str, other: str) -> float:
+        return fastest[f"scaling.{one}"] / fastest[f"scaling.{other}"]
+
+    return fastest | {
+        "scaling.efficiency_2": ratio("step_s.ray_1", "step_s.ray_2"),
+        "scaling.efficiency_2_plain": ratio("step_s.plain_1", "step_s.plain_2"),
+        "scaling.ray_overhead": ratio("step_s.ray_2", "step_s.plain_2") - 1,
+        "scaling.ray_overhead_1": ratio("step_s.ray_1", "step_s.plain_1") - 1,
+    }
+
+
+def main() -> None:
+    """Print a table; write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    target = None if given.json is None else given.json.absolute()
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        found = compare(given.turns)
+        os.chdir("/")
+    for key, value in found.items():
+        print(f"{key:<32}{value:.3f}")
+    print(f"weak scaling, two workers: {found['scaling.efficiency_2']:.2f} (at least 0.85)")
+    print(f"Ray Train beside plain torch: {found['scaling.ray_overhead']:+.1%} a step (at most 5 %)")
+    if target is not None:
+        target.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
