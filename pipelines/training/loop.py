@@ -167,9 +167,9 @@ class Worker:
     def _train_epoch(self) -> None:
         """Train to the epoch's end, or until the workers are asked to stop."""
         began, first = time.perf_counter(), self.sums.get("rows", 0.0)
-        with closing(self.stream.epoch(self.epoch, start=self.batch, prepare=self._prepare)) as batches:
-            for samples, drawn in batches:
-                self._step(samples, drawn)
+        with closing(self.stream.epoch(self.epoch, start=self.batch)) as batches:
+            for samples in batches:
+                self._step(samples, self._draw(samples))
                 self._note()
                 if self.stopping:
                     return
@@ -200,18 +200,17 @@ class Worker:
         """Steps taken."""
         return self.epoch * self.stream.batches_per_epoch + self.batch
 
-    def _prepare(self, number: int, samples: Samples) -> tuple[Samples, Drawn]:
-        """Draw a batch, in the thread that reads."""
-        drawn = draw(
+    def _draw(self, samples: Samples) -> Drawn:
+        """Draw a batch, in this thread: one that drew ahead would hold the interpreter when the step needs it."""
+        return draw(
             samples,
             self.plan.framing,
             self.plan.lattice,
             seed=self.plan.config.seed,
-            step=self.epoch * self.stream.batches_per_epoch + number,
+            step=self.step,
             latent=self.plan.spec.latent,
             num=self.config.kl_samples + 1,
         )
-        return samples, drawn
 
     def _step(self, samples: Samples, drawn: Drawn) -> None:
         left = len(self.task.split.train) - self.batch * self.config.batch_size

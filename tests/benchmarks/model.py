@@ -52,7 +52,7 @@ PUBLIC = {
 }
 TRAINED = {"era5": (8, 64), "chairs": (8, 22), "polymnist": (64,), "shapes3d": (64,), "celebahq": (16,)}
 POINTS = {"era5": (46, 90), "chairs": (32, 32, 32), "polymnist": (28, 28), "shapes3d": (64, 64), "celebahq": (64, 64)}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def places(name: str) -> Tensor:
@@ -104,11 +104,12 @@ class Bench:
     def run(self) -> Figures:
         """All of its figures."""
         torch.set_num_threads(1)
-        config = load_config(self.name)
         figures: Figures = {}
         for batch in TRAINED[self.name]:
-            for precision in PRECISIONS:
-                figures |= self._training(config, batch, precision)
+            for short, precision in PRECISIONS.items():
+                config = load_config(self.name, [f"training.precision={precision}"])
+                figures |= self._training(config, batch, short)
+        config = load_config(self.name)
         model = VAMoH(config.model).eval()
         coords = places(self.name)
         with torch.no_grad():
@@ -126,9 +127,8 @@ class Bench:
 
         def step(late: int) -> None:
             at = torch.randperm(given.num_points, generator=generator)[:points].sort().values if points else None
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                drawn, size = Drawn(given, given.num_points, at, noise), config.training.micro_batch
-                differentiate(objective, drawn, at_a_time=size, epoch=late, step=late)
+            drawn, size = Drawn(given, given.num_points, at, noise), config.training.micro_batch
+            differentiate(objective, drawn, at_a_time=size, epoch=late, step=late)
             take_step(model, optimizer, config.training.clip)
 
         learned = max(config.training.stages.prior, config.training.stages.gate)
