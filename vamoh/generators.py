@@ -60,8 +60,8 @@ class GeneratorShape:
         parts = []
         for number, theta in enumerate(parameters.split(functions, dim=1)):
             seen = rows[min(number, len(rows) - 1)].split(points, dim=1)
-            parts.append(torch.cat([self._evaluate(theta, part) for part in seen], dim=2))
-        return torch.cat(parts)
+            parts.append(_joined([self._evaluate(theta, part) for part in seen], dim=2))
+        return _joined(parts, dim=0)
 
     def _evaluate(self, parameters: Tensor, features: Tensor) -> Tensor:
         components, batch, _ = parameters.shape
@@ -89,3 +89,7 @@ def _layer(flat: Tensor, start: int, width_in: int, width_out: int) -> tuple[Ten
     end = start + width_in * width_out
     weight = flat[:, start:end].unflatten(1, (width_in, width_out))
     return weight, flat[:, None, end : end + width_out], end + width_out
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)

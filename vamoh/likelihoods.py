@@ -203,7 +203,7 @@ class Mixture:
 
     @property
     def _weights(self) -> Tensor:
-        return self.log_weights.exp().transpose(1, 2)[..., None]  # [B, K, N, 1]
+        return torch.softmax(self.logits.transpose(1, 2), dim=1)[..., None]  # [B, K, N, 1]
 
     @property
     def mean(self) -> Tensor:

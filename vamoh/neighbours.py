@@ -37,13 +37,26 @@ class Neighbours:
         return Neighbours(self.index, offset, torch.linalg.vector_norm(offset, dim=-1))
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A set's search tree."""
+
+    tree: cKDTree
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes: the points, their order and the nodes."""
+        return 2 * self.tree.data.nbytes
+
+
 def nearest(queries: Tensor, points: Tensor, count: int) -> Neighbours:
     """The `count` points of `points` [M, D] that are nearest to each of `queries` [N, D]; fewer where M < count."""
     count = min(count, len(points))
 
     def build() -> Neighbours:
         near, far = as_numpy(points), as_numpy(queries)
-        _, index = cKDTree(near).query(far, k=np.arange(1, count + 1))
+        tree = remember(("tree",), (points,), lambda: Tree(cKDTree(near))).tree  # a large set is asked about many times
+        _, index = tree.query(far, k=np.arange(1, count + 1))
         offset = near[index] - far[:, None]
         distance = np.sqrt((offset**2).sum(axis=-1))
         return Neighbours(

@@ -51,18 +51,19 @@ class RandomField:
             [M, T, N] in the precision of `coords`.
         """
         wave, rate, weight = self._frequencies(coords.shape[-1], frequency_seed)
-        phase = coords.double() @ wave.T.to(coords.device)  # [N, F]
-        space = torch.cat([phase.cos(), phase.sin()], dim=-1).to(coords.dtype)
+        turns = coords.double() @ (wave.T / (2 * math.pi)).to(coords.device)  # [N, F]
+        # whole turns are taken off in double precision, then a fraction of one fits the precision of the coordinates
+        phase = (turns - turns.round()).to(coords.dtype).mul_(2 * math.pi)
+        space = torch.cat([phase.cos(), phase.sin()], dim=-1)
         turn = times.double()[:, None] * rate  # [T, F]
         clock = torch.stack([turn.cos(), turn.sin()])  # [2, T, F]
-        fields = []
+        signed = []
         for seed, sign in seeds:
             generator = torch.Generator().manual_seed(seed)
             amplitude = torch.randn(2, 2, 1, len(rate), generator=generator, dtype=torch.float64) * weight.sqrt()
             at_times = (amplitude * clock[:, None]).sum(dim=0)  # [2, T, F]
-            amplitudes = torch.cat([at_times[0], at_times[1]], dim=-1).to(space)  # [T, 2 F]
-            fields.append(sign * self.spread * (amplitudes @ space.T))
-        return torch.stack(fields)
+            signed.append(sign * self.spread * torch.cat([at_times[0], at_times[1]], dim=-1).to(space))  # [T, 2 F]
+        return (torch.cat(signed) @ space.T).unflatten(0, (len(seeds), -1))
 
     def _frequencies(self, num_axes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Wave vectors [F, D], rates [F] and shares of the variance [F]."""
