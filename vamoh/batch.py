@@ -6,6 +6,8 @@ unordered, of any size, on any grid or on none. A batch without values is a ques
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,18 +92,20 @@ class FunctionBatch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FunctionBatch:
         """The same batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+    def pinned(self) -> FunctionBatch:
+        """The same batch in memory from which a GPU copies by itself."""
+        return self._each(Tensor.pin_memory)
 
-        return FunctionBatch(
-            coords=self.coords.to(device, non_blocking=non_blocking),
-            values=move(self.values),
-            observed=move(self.observed),
-            covariates=move(self.covariates),
-            base=move(self.base),
-            context=None if self.context is None else self.context.to(device, non_blocking=non_blocking),
-        )
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FunctionBatch:
+        """Every tensor changed, those of the context too; their content stays, so nothing is validated again."""
+        changed = copy.copy(self)
+        for name in ("coords", "values", "observed", "covariates", "base"):
+            tensor = getattr(self, name)
+            object.__setattr__(changed, name, None if tensor is None else change(tensor))
+        object.__setattr__(changed, "context", None if self.context is None else self.context._each(change))
+        return changed
 
     def rows(self, first: int, last: int) -> FunctionBatch:
         """The functions from `first` up to `last`."""

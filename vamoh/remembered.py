@@ -36,6 +36,7 @@ _made: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _lock = threading.Lock()  # batches are prepared in another thread
 
 
+@torch.compiler.disable  # it goes by the content itself
 def remember(key: tuple[object, ...], tensors: tuple[Tensor, ...], build: Callable[[], T]) -> T:
     """What `build` makes of the content of `tensors` on their device; what was used last is kept."""
     full_key = (*key, *(_digest(t) for t in tensors), str(tensors[0].device), tensors[0].dtype)

@@ -78,7 +78,13 @@ def _ray(workers: int) -> Iterator[None]:
     if address:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init("local", num_cpus=max(workers, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            "local",
+            num_cpus=max(workers, os.cpu_count() or 1),
+            include_dashboard=False,  # its processes would take a share of the workers' processors
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         yield
     finally:

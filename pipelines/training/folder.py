@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.atomic import written_beside
 from pipelines.training.checkpoint import recover
 
 LOCK_PATIENCE_S = 60.0
@@ -98,6 +98,8 @@ class RunFolder:
             recover(folder)
         for unfinished in self.earlier.glob("*.tmp-*"):
             recover(unfinished.with_suffix(""))
+        for note in self.path.glob("*.tmp-*"):
+            note.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget what was noted for one attempt at the run."""
@@ -163,9 +165,5 @@ class RunFolder:
             yield
 
     def _write(self, name: str, tree: dict[str, Any]) -> None:
-        beside = self.path / f"{name}.{os.getpid()}"
-        try:
+        with written_beside(self.path / name, overwrite=True) as beside:
             beside.write_text(json.dumps(tree, indent=1))
-            beside.replace(self.path / name)
-        finally:
-            beside.unlink(missing_ok=True)

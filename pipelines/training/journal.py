@@ -70,7 +70,7 @@ class Journal:
             tree = json.loads(line)
             self._tracking.log(tree["metrics"], tree["step"], tree["timestamp"])
             sent += len(line)
-            beside = self._sent.with_name(f"{self._sent.name}.{os.getpid()}.{threading.get_ident()}")
+            beside = self._sent.with_name(f"{self._sent.name}.tmp-{os.getpid()}-{threading.get_ident()}")
             beside.write_text(str(sent))
             beside.replace(self._sent)
 

@@ -63,7 +63,13 @@ class Learner:
         if world_size > 1:
             from torch.nn.parallel import DistributedDataParallel
 
-            self._objective = DistributedDataParallel(self._objective, find_unused_parameters=True)
+            stages = self.config.stages
+            self._objective = DistributedDataParallel(
+                self._objective,
+                find_unused_parameters=stages.prior > 0 or stages.gate > 0,  # what is not learned yet has no gradient
+                broadcast_buffers=False,  # they are constants
+                gradient_as_bucket_view=True,
+            )
 
     def rate(self, step: int) -> float:
         """Set the learning rates of a step; returns the first."""

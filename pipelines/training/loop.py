@@ -167,9 +167,9 @@ class Worker:
     def _train_epoch(self) -> None:
         """Train to the epoch's end, or until the workers are asked to stop."""
         began, first = time.perf_counter(), self.sums.get("rows", 0.0)
-        with closing(self.stream.epoch(self.epoch, start=self.batch)) as batches:
-            for samples in batches:
-                self._step(samples, self._draw(samples))
+        with closing(self.stream.epoch(self.epoch, start=self.batch, prepare=self._prepared)) as batches:
+            for samples, drawn in batches:
+                self._step(samples, drawn or self._draw(samples, self.batch))
                 self._note()
                 if self.stopping:
                     return
@@ -200,14 +200,24 @@ class Worker:
         """Steps taken."""
         return self.epoch * self.stream.batches_per_epoch + self.batch
 
-    def _draw(self, samples: Samples) -> Drawn:
-        """Draw a batch, in this thread: one that drew ahead would hold the interpreter when the step needs it."""
+    def _prepared(self, batch: int, samples: Samples) -> tuple[Samples, Drawn | None]:
+        """What the reading thread does: for a GPU, which works on meanwhile, it draws the batch and pins it.
+
+        On a CPU a thread that drew ahead would hold the interpreter when the step needs it.
+        """
+        if self.learner.device.type == "cpu":
+            return samples, None
+        drawn = self._draw(samples, batch)
+        return samples, drawn.pinned() if self.learner.device.type == "cuda" else drawn
+
+    def _draw(self, samples: Samples, batch: int) -> Drawn:
+        """Draw a batch of the epoch."""
         return draw(
             samples,
             self.plan.framing,
             self.plan.lattice,
             seed=self.plan.config.seed,
-            step=self.step,
+            step=self.epoch * self.stream.batches_per_epoch + batch,
             latent=self.plan.spec.latent,
             num=self.config.kl_samples + 1,
         )

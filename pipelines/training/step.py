@@ -55,10 +55,15 @@ class Drawn:
         return replace(self, batch=self.batch.rows(first, last), noise=self.noise[:, first:last], weight=weight)
 
     def to(self, device: torch.device) -> Drawn:
-        """The same on another device."""
+        """The same on another device; from pinned memory the copy goes on while the caller does."""
         at, weight = (None if each is None else each.to(device, non_blocking=True) for each in (self.at, self.weight))
         batch, noise = self.batch.to(device, non_blocking=True), self.noise.to(device, non_blocking=True)
         return Drawn(batch, self.num_total, at, noise, weight)
+
+    def pinned(self) -> Drawn:
+        """The same in memory from which a GPU copies by itself."""
+        at, weight = (None if each is None else each.pin_memory() for each in (self.at, self.weight))
+        return Drawn(self.batch.pinned(), self.num_total, at, self.noise.pin_memory(), weight)
 
 
 class Objective(nn.Module):

@@ -270,6 +270,15 @@ def test_a_run_that_was_killed_resumes_as_if_it_had_not_stopped(whole, store, ti
     assert mlflow.get_run(result.run_id).info.status == "FINISHED"
 
 
+def test_batches_that_are_drawn_ahead_for_a_gpu_are_the_same(whole, store, tiny, monkeypatch) -> None:
+    monkeypatch.setattr(
+        loop.Worker, "_prepared", lambda worker, batch, samples: (samples, worker._draw(samples, batch))
+    )
+    train(tiny("training.epochs=6"), store.path, name="ahead")
+    one, other = (load_file(f"runs/{name}/last/state.safetensors") for name in ("whole", "ahead"))
+    assert all(bool((one[key] == other[key]).all()) for key in one)
+
+
 def test_a_finished_run_resumes_to_the_same_end(whole, store, tiny) -> None:
     before = load_file("runs/whole/best/model.safetensors")
     result = train(tiny("training.epochs=6"), store.path, name="whole", resume=True)

@@ -46,3 +46,15 @@ def test_half_precision_gives_single_precision_probabilities(functions: BUILD, c
         terms = model.elbo(single.to("cuda"))
     assert terms.elbo.dtype == terms.kl_z.dtype == terms.reconstruction.dtype == torch.float32
     assert torch.isfinite(terms.elbo).all()
+
+
+def test_pinned_batches_arrive_whole(functions: BUILD) -> None:
+    batch = functions(2, context=True)
+    there = batch.pinned().to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert batch.pinned().coords.is_pinned()
+    for one, other in ((batch, there), (batch.context, there.context)):
+        assert one is not None and other is not None
+        torch.testing.assert_close(other.coords.cpu(), one.coords)
+        assert one.values is not None and other.values is not None
+        torch.testing.assert_close(other.values.cpu(), one.values)
