@@ -15,109 +15,24 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipelines.config import Config, Positive, Section, load_config
+from pipelines.config import SIGNS, Config, Positive, Quantity, Section, load_config
+from tuning.dimension import KINDS, Dimension, Trial
 
 Values = dict[str, Any]
-Kind = Literal["choice", "int", "float", "log"]
-KINDS: tuple[Kind, ...] = ("choice", "int", "float", "log")
-
-
-class Trial(Protocol):
-    """What Optuna hands to a space that is defined as it runs."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...  # noqa: D102
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...  # noqa: D102
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...  # noqa: D102
-
-
-class Dimension(Section):
-    """One key's values: exactly one of the kinds.
-
-    Attributes:
-        choice: Any of these values.
-        whole: `int` in the file: whole numbers from the first to the second, both included.
-        number: `float` in the file: numbers between two.
-        log: Positive numbers between two, uniform in their logarithm.
-        when: Only where these other keys have one of these values; elsewhere the key keeps its value.
-    """
-
-    choice: tuple[Any, ...] | None = None
-    whole: tuple[int, int] | None = Field(default=None, alias="int")
-    number: tuple[float, float] | None = Field(default=None, alias="float")
-    log: tuple[float, float] | None = None
-    when: dict[str, tuple[Any, ...]] = {}
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Dimension:
-        given = [kind for kind in KINDS if self._of(kind) is not None]
-        if len(given) != 1:
-            raise ValueError(f"expected exactly one of {', '.join(KINDS)}, got {', '.join(given) or 'none'}")
-        if self.kind == "choice" and not self.choice:
-            raise ValueError("a choice needs at least one value")
-        if self.kind != "choice" and self.ends[0] > self.ends[1]:
-            raise ValueError(f"a range is [low, high], got {list(self.ends)}")
-        if self.kind == "log" and self.ends[0] <= 0:
-            raise ValueError(f"a logarithmic range needs positive ends, got {list(self.ends)}")
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """Which of them it is."""
-        return next(kind for kind in KINDS if self._of(kind) is not None)
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """All choices, or both ends of a range."""
-        return self._of(self.kind) or ()
-
-    def _of(self, kind: Kind) -> tuple[Any, ...] | None:
-        found: tuple[Any, ...] | None = {
-            "choice": self.choice,
-            "int": self.whole,
-            "float": self.number,
-            "log": self.log,
-        }[kind]
-        return found
-
-    def all(self) -> list[Any]:
-        """Every value, of a choice or of whole numbers.
-
-        Raises:
-            ValueError: If there is no end of them.
-        """
-        if self.choice is not None:
-            return list(self.choice)
-        if self.whole is not None:
-            return list(range(self.whole[0], self.whole[1] + 1))
-        raise ValueError("a grid needs a choice or whole numbers, got a range of numbers: list values under `choice`")
-
-    def draw(self, rng: np.random.Generator) -> Any:  # noqa: ANN401
-        """One value at random."""
-        if self.kind in ("choice", "int"):
-            return self.all()[int(rng.integers(len(self.all())))]
-        low, high = self.ends
-        if self.kind == "float":
-            return float(rng.uniform(low, high))
-        return math.exp(rng.uniform(math.log(low), math.log(high)))
-
-    def suggest(self, key: str, trial: Trial) -> Any:  # noqa: ANN401
-        """One value, as Optuna's sampler would have it; choices of any type pass through it as JSON."""
-        if self.kind == "choice":
-            return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in self.ends]))
-        low, high = self.ends
-        if self.kind == "int":
-            return trial.suggest_int(key, low, high)
-        return trial.suggest_float(key, low, high, log=self.kind == "log")
+# What may change while a model trains, and so be searched by a population.
+CHANGEABLE = tuple(
+    f"training.{key}"
+    for key in ("learning_rate", "local_rate", "grid_rate", "weight_decay", "grid_decay", "clip", "beta", "predictive")
+)
 
 
 class SpaceConfig(Section):
@@ -128,32 +43,44 @@ class SpaceConfig(Section):
         train: The training preset, or YAML file, that is searched around.
         set: Values that every trial has, by key.
         search: What varies, by key; a key's `when` names keys before it.
-        method: "tpe" learns from the trials so far, "random" does not, "grid" takes every combination.
-        trials: How many; a grid has as many as it has.
-        metric: What is minimised: a validation quantity.
+        method: "tpe" learns from the trials so far, "random" does not, "grid" takes every combination; "pbt" trains a
+            population, of which the worst go on from the best with other rates.
+        trials: How many combinations; a grid has as many as it has.
+        defaults: Try first what the training run has by itself, where that lies in the space: what the others are
+            measured by. A grid and a population have places of their own.
+        seeds: Trials of each combination, which differ by the seed of the training run alone.
+        metric: What is searched for: the least, or for scores and bounds the greatest, of a validation quantity.
+        against: A second thing to be small, for a front of combinations none of which is worse in both.
         seed: Of the search.
-        asha: Stop trials early that are behind others at the same epoch.
+        asha: Stop trials early that are behind others at the same epoch; not where there is a front, or a population.
         grace: Validations that every trial is given.
         reduction: One in so many goes on at each rung.
+        interval: Validations between a population's changes.
     """
 
     description: str = ""
     train: str
     set: dict[str, Any] = {}
     search: dict[str, Dimension]
-    method: Literal["tpe", "random", "grid"] = "tpe"
+    method: Literal["tpe", "random", "grid", "pbt"] = "tpe"
     trials: Positive = 20
-    metric: Literal["validation_crps", "validation_rmse"] = "validation_crps"
+    defaults: bool = True
+    seeds: Positive = 1
+    metric: Quantity = "validation_crps"
+    against: Literal["seconds_per_sample"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     asha: bool = True
     grace: Positive = 2
     reduction: Annotated[int, Field(ge=2)] = 3
+    interval: Positive = 1
 
     @field_validator("search")
     @classmethod
     def _ordered(cls, search: dict[str, Dimension]) -> dict[str, Dimension]:
         if not search:
             raise ValueError("there is nothing to search")
+        if "training.select" in search:
+            raise ValueError("training.select is the sweep's metric: it cannot be searched")
         before: list[str] = []
         for key, dimension in search.items():
             unknown = [name for name in dimension.when if name not in before]
@@ -161,6 +88,49 @@ class SpaceConfig(Section):
                 raise ValueError(f"{key}: `when` names {unknown[0]!r}, which is not searched before it")
             before.append(key)
         return search
+
+    @model_validator(mode="after")
+    def _agrees(self) -> SpaceConfig:
+        both = [key for key in self.search if key in self.set]
+        if both:
+            raise ValueError(f"{both[0]} is searched: it cannot be set too")
+        if self.method != "pbt":
+            return self
+        fixed = [key for key in self.search if key not in CHANGEABLE]
+        if fixed:
+            raise ValueError(
+                f"a population changes what may change in training ({', '.join(CHANGEABLE)}), not {fixed[0]}: "
+                "give it under `set`, or search by tpe"
+            )
+        if self.seeds > 1 or self.against is not None or any(each.when for each in self.search.values()):
+            raise ValueError("a population has one seed a member, one metric, and no `when`")
+        return self
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the least or the greatest of the metric is searched for."""
+        return "min" if SIGNS[self.metric] > 0 else "max"
+
+    @property
+    def total(self) -> int:
+        """Trials in all, those of all seeds."""
+        return self.seeds * (len(self.grid()) if self.method == "grid" else self.trials)
+
+    def own(self) -> Values | None:
+        """What the training run has by itself; None where that is not asked for, or does not lie in the space."""
+        if not self.defaults or self.method not in ("tpe", "random"):
+            return None
+        tree = self.config({}).model_dump(mode="json")
+        values: Values = {}
+        for key, dimension in self.search.items():
+            value: Any = tree
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if self._applies(key, values):
+                if not dimension.holds(value):
+                    return None
+                values[key] = value
+        return values
 
     def grid(self) -> list[Values]:
         """Every combination, those without meaning left out."""
@@ -186,19 +156,19 @@ class SpaceConfig(Section):
 
     def config(self, values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
         """The training config of a trial."""
-        given = [f"{key}={json.dumps(value)}" for key, value in {**self.set, **values}.items()]
-        return load_config(self.train, [*given, *overrides])
+        given = {**self.set, **values, "training.select": self.metric}
+        return load_config(self.train, [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *overrides])
 
-    def check(self, overrides: Sequence[str] = ()) -> None:
+    def check(self) -> None:
         """Try every choice and both ends of every range, each by itself.
 
         Raises:
             ValueError: If the training config knows no such key, or refuses a value.
         """
-        self.config({}, overrides)
+        self.config({})
         for key, dimension in self.search.items():
             for value in dimension.ends:
-                self.config({key: value}, overrides)
+                self.config({key: value})
         if self.method == "grid":
             self.grid()
 
@@ -221,8 +191,13 @@ def spaces() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(source: str, overrides: Sequence[str] = ()) -> SpaceConfig:
+def load_space(source: str, overrides: Sequence[str] = (), **changes: Any) -> SpaceConfig:  # noqa: ANN401 - any field
     """A shipped sweep by its name, or a YAML file by its path, checked.
+
+    Args:
+        source: Name or path.
+        overrides: `key=value`: what every trial has, beside the file's `set`.
+        changes: Of the file's other keys, such as `trials`; None changes nothing.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -243,6 +218,11 @@ def load_space(source: str, overrides: Sequence[str] = ()) -> SpaceConfig:
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{source} must hold keys and values, got {type(tree).__name__}")
+    if changes.get("trials") is not None and (changes.get("method") or tree.get("method")) == "grid":
+        raise ValueError(f"{source} is a grid, it has as many trials as combinations: leave out --trials")
+    tree |= {key: value for key, value in changes.items() if value is not None}
+    if overrides:
+        tree["set"] = {**(tree.get("set") or {}), **_settings(overrides)}
     try:
         space = SpaceConfig.model_validate(tree)
     except ValidationError as error:
@@ -253,6 +233,20 @@ def load_space(source: str, overrides: Sequence[str] = ()) -> SpaceConfig:
             valid = KINDS if first["loc"][0] == "search" else tuple(SpaceConfig.model_fields)
             near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.4)
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
-        raise ValueError(f"{source}: {place}: {message}") from error
-    space.check(overrides)
+        raise ValueError(f"{source}: {place + ': ' if place else ''}{message}") from error
+    space.check()
     return space
+
+
+def _settings(overrides: Sequence[str]) -> Values:
+    """Read `key=value`."""
+    found: Values = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set expects key=value such as training.epochs=20, got {override!r}")
+        try:
+            found[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {override}: {text!r} is not a YAML value") from error
+    return found

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import config, data, models, products, training
+from infra.cli import config, data, models, products, training, tuning
 from infra.cli.options import examples
 from infra.cli.outcome import outcome_of
 
@@ -29,6 +29,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 training.add_to(app)
+tuning.add_to(app)
 products.add_to(app)
 
 

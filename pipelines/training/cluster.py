@@ -8,17 +8,15 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
+import torch
 
 from pipelines.training.folder import RunFolder
-from pipelines.training.loop import WorkerTask, run_worker
+from pipelines.training.loop import WorkerTask, run_rank, run_worker
 
 Workers = int | tuple[int, int]
 
@@ -40,38 +38,65 @@ def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> Non
         ValueError: If what they were given cannot be trained on.
         RuntimeError: If a worker failed otherwise.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    least, most = workers if isinstance(workers, tuple) else (workers, workers)
-    with _ray(most), _stoppable(task.folder):
-        use_gpu = most > 0 and ray.cluster_resources().get("GPU", 0) >= least
-        scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": use_gpu}
-        if least != most:
-            scaling["elastic_resize_monitor_interval_s"] = RESIZE_S
-        run = RunConfig(
-            name=f"attempt-{time.time_ns()}",
-            storage_path=str(task.folder.path / "ray"),
-            failure_config=FailureConfig(max_failures=max_failures),
-        )
-        try:
-            TorchTrainer(
-                run_worker, train_loop_config={"task": task}, scaling_config=ScalingConfig(**scaling), run_config=run
-            ).fit()
-        except WorkerGroupError as error:
-            if task.folder.failure is None:
-                cause = next(iter(error.worker_failures.values()), error)
-                said = f"a training worker failed: {str(cause).strip().splitlines()[-1]}"
-                raise (ValueError if isinstance(cause, ValueError | OSError) else RuntimeError)(said) from error
-        finally:
-            shutil.rmtree(task.folder.path / "ray", ignore_errors=True)
+    if workers == 0:
+        with _stoppable(task.folder):
+            run_rank(task, local_device(), lambda metrics: None)
+    else:
+        least, most = workers if isinstance(workers, tuple) else (workers, workers)
+        with started_ray(most), _stoppable(task.folder):
+            train_with_ray(task, least, most, max_failures=max_failures)
     if task.folder.failure is not None:
         raise ValueError(task.folder.failure)
 
 
+def local_device() -> torch.device:
+    """Where this process trains: on its GPU, if it sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_with_ray(
+    task: WorkerTask, least: int, most: int, *, max_failures: int, callbacks: Sequence[Any] = ()
+) -> None:
+    """Run Ray Train's workers to their end, in the Ray that there is; `callbacks` are Ray Train's `UserCallback`s.
+
+    Raises:
+        ValueError: If what they were given cannot be trained on.
+        RuntimeError: If a worker failed otherwise.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchTrainer
+
+    scaling: dict[str, Any] = {"num_workers": least, "use_gpu": ray.cluster_resources().get("GPU", 0) >= least}
+    if least != most:
+        scaling |= {"num_workers": (least, most), "elastic_resize_monitor_interval_s": RESIZE_S}
+    run = RunConfig(
+        name=f"attempt-{time.time_ns()}",
+        storage_path=str(task.folder.path / "ray"),
+        failure_config=FailureConfig(max_failures=max_failures),
+        callbacks=list(callbacks),
+    )
+    try:
+        TorchTrainer(
+            run_worker, train_loop_config={"task": task}, scaling_config=ScalingConfig(**scaling), run_config=run
+        ).fit()
+    except WorkerGroupError as error:
+        if task.folder.failure is None:
+            cause = next(iter(error.worker_failures.values()), error)
+            said = f"a training worker failed: {str(cause).strip().splitlines()[-1]}"
+            raise (ValueError if isinstance(cause, ValueError | OSError) else RuntimeError)(said) from error
+    finally:
+        shutil.rmtree(task.folder.path / "ray", ignore_errors=True)
+
+
 @contextmanager
-def _ray(workers: int) -> Iterator[None]:
+def started_ray(cpus: int) -> Iterator[None]:
     """Have a Ray with room for so many workers; end it if it was started here."""
-    if not workers or ray.is_initialized():
+    import ray
+
+    if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -80,7 +105,7 @@ def _ray(workers: int) -> Iterator[None]:
     else:
         ray.init(
             "local",
-            num_cpus=max(workers, os.cpu_count() or 1),
+            num_cpus=max(cpus, os.cpu_count() or 1),
             include_dashboard=False,  # its processes would take a share of the workers' processors
             log_to_driver=False,
             logging_level=logging.ERROR,

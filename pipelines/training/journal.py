@@ -26,13 +26,13 @@ class Journal:
 
     Args:
         path: Of the file.
-        tracking: Of the run.
+        tracking: Of the run; None where another process delivers the lines.
 
     Attributes:
         last_step: The last that there is a line for; 0 before the first.
     """
 
-    def __init__(self, path: Path, tracking: Tracking) -> None:
+    def __init__(self, path: Path, tracking: Tracking | None) -> None:
         self._path, self._sent, self._tracking = path, path.with_suffix(".sent"), tracking
         self._unwritten: list[bytes] = []
         self._changed, self._closed = threading.Event(), threading.Event()
@@ -53,7 +53,7 @@ class Journal:
         self._unwritten.append(json.dumps(line).encode() + b"\n")
         with suppress(OSError):
             self._write()
-        if self._thread is None:
+        if self._thread is None and self._tracking is not None:
             self._thread = threading.Thread(target=self._deliver_on, name="metrics", daemon=True)
             self._thread.start()
         self._changed.set()
@@ -65,6 +65,7 @@ class Journal:
             MlflowException: If MLflow does not take it.
             OSError: If the disk is full.
         """
+        assert self._tracking is not None
         sent = int(self._sent.read_text() or 0) if self._sent.exists() else 0
         for line in self._lines(sent):
             tree = json.loads(line)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ray import train
-from ray.train.torch import get_device
 
-from pipelines.config import TrainingConfig
+from pipelines.config import SIGNS, TrainingConfig
 from pipelines.data.split import Split
 from pipelines.data.store import open_store
 from pipelines.data.stored import ChunkError
@@ -44,7 +43,7 @@ class WorkerTask:
         store: Path or URL.
         split: Which samples are for what.
         folder: The run's.
-        tracking_uri, run_id: Where rank 0 logs.
+        tracking_uri, run_id: Where rank 0 logs; without a run it only keeps its journal, for others to deliver.
         skip_corrupt: Go on without the samples of damaged chunks.
         versions: Of the driver's libraries.
     """
@@ -60,28 +59,52 @@ class WorkerTask:
 
 
 def run_worker(loop: dict[str, Any]) -> None:
-    """Ray Train's entry: train until the plan's last epoch, or until the driver asks to stop."""
-    task, context = loop["task"], train.get_context()
+    """Ray Train's entry."""
+    from ray import train
+    from ray.train.torch import get_device
+
+    context = train.get_context()
+    run_rank(
+        loop["task"],
+        get_device(),
+        train.report,
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        beside=context.get_local_world_size(),
+    )
+
+
+def run_rank(
+    task: WorkerTask,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    beside: int = 1,
+    durable: bool = False,
+) -> None:
+    """Train until the plan's last epoch, or until the driver asks to stop.
+
+    Args:
+        task, device, rank, world_size, beside: See `Worker`.
+        report: Told of every validation, by all workers alike.
+        durable: Tell it once the checkpoint to go on from is on disk.
+    """
     if task.folder.failure is not None:
         return  # Ray tries again after every error: this one stays
     try:
         with ExitStack() as stack:
-            if context.get_world_rank() == 0:
+            if rank == 0:
                 stack.enter_context(task.folder.locked())
                 task.folder.recover()
-            if context.get_world_size() > 1:
+            if world_size > 1:
                 torch.distributed.barrier()
-            worker = Worker(
-                task,
-                get_device(),
-                rank=context.get_world_rank(),
-                world_size=context.get_world_size(),
-                beside=context.get_local_world_size(),
-            )
+            worker = Worker(task, device, rank=rank, world_size=world_size, beside=beside)
             stack.callback(worker.close)
-            worker.run(train.report)
+            worker.run(report, durable=durable)
     except FloatingPointError as error:  # of all workers at once
-        if context.get_world_rank() == 0:
+        if rank == 0:
             task.folder.fail(error)
     except (ValueError, ChunkError, CheckpointError) as error:
         task.folder.fail(error)
@@ -123,7 +146,8 @@ class Worker:
         self.stopping, self.kept = False, time.monotonic()
         self.record: Record | None = None
         if rank == 0:
-            self.record = Record(task.folder, Tracking(task.tracking_uri, task.run_id), self.config.keep)
+            tracking = Tracking(task.tracking_uri, task.run_id) if task.run_id else None
+            self.record = Record(task.folder, tracking, self.config.keep)
         self.learner = Learner(
             self.plan,
             len(task.split.train),
@@ -135,7 +159,7 @@ class Worker:
         if self.learner.began_at is not None:
             self._go_on_from(self.learner.began_at)
 
-    def run(self, report: Any) -> None:  # noqa: ANN401 - ray.train.report
+    def run(self, report: Callable[[dict[str, Any]], None], *, durable: bool = False) -> None:
         """Train, validate and keep; then fit the members' random field on the best weights."""
         while self.epoch < self.config.epochs and not (self.config.patience and self.stale >= self.config.patience):
             self._train_epoch()
@@ -147,6 +171,8 @@ class Worker:
                 self.record.log(self.metrics, self.epoch)  # before the checkpoint, from which it is not told again
             if due:
                 self._keep(best=better)
+                if durable and self.record is not None:
+                    self.record.flush()
                 report({**self.metrics, "epoch": self.epoch})
         if self.stopping:
             self._keep()
@@ -264,8 +290,9 @@ class Worker:
         if self.world_size > 1:
             torch.distributed.all_reduce(sums)
         self.metrics |= validation_metrics(sums)
-        better = self.metrics["validation_crps"] < self.best
-        self.best = min(self.best, self.metrics["validation_crps"])
+        score = SIGNS[self.config.select] * self.metrics[self.config.select]
+        better = score < self.best
+        self.best = min(self.best, score)
         self.stale = 0 if better else self.stale + 1
         return better
 

@@ -21,11 +21,11 @@ class Record:
 
     Args:
         folder: The run's.
-        tracking: Of the run.
+        tracking: Of the run; None only keeps the metrics.
         keep: Checkpoints to go on from that are kept.
     """
 
-    def __init__(self, folder: RunFolder, tracking: Tracking, keep: int) -> None:
+    def __init__(self, folder: RunFolder, tracking: Tracking | None, keep: int) -> None:
         self._folder = folder
         self._writer, self._journal = CheckpointWriter(folder, keep), Journal(folder.journal, tracking)
         self._noted = 0.0

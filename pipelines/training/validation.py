@@ -58,14 +58,15 @@ def validate(
     """Sums over validation fields, to be added over workers.
 
     Returns:
-        [4] float64: squared error, CRPS (both in kelvin), log score (nats in model units), and the weight of each;
-        area weighted. The ensemble is the distribution's quantiles at (i + 1/2) / M for one latent a field. Draws
-        are a function of the seed and of a part's first position, so that it does not matter which worker has which.
+        [6] float64: squared error, CRPS (both in kelvin), log score (nats in model units), and the weight of each,
+        area weighted; then the bound (nats) of functions without context, and their number of values. The ensemble is
+        the distribution's quantiles at (i + 1/2) / M for one latent a field. Draws are a function of the seed and of a
+        part's first position, so that it does not matter which worker has which.
     """
     framing = replace(framing, points=0)
     device = next(model.parameters()).device
     area = torch.from_numpy(lattice.area).float().to(device)
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    sums = torch.zeros(6, dtype=torch.float64, device=device)
     for part in samples:
         number = int(part.position[0])
         rng = np.random.default_rng((seed, number))
@@ -79,18 +80,26 @@ def validate(
         weight = area * batch.mask
         error = (mixture.mean - batch.values)[..., 0] ** 2 * framing.scaling.scale**2
         crps = ensemble_crps(ensemble, batch.values)[..., 0] * framing.scaling.scale
-        sums += torch.stack(
-            [(part * weight).sum() for part in (error, crps, mixture.log_prob(batch.values))]
-            + [weight.expand(len(error), -1).sum()]
+        bound = weight.new_zeros(2)
+        if batch.context is None:
+            terms = model.elbo(batch, noise=noise.expand(2, -1, -1))
+            bound = torch.stack([terms.elbo.sum(), batch.mask.expand(len(error), -1).sum()])
+        sums += torch.cat(
+            [
+                torch.stack([(part * weight).sum() for part in (error, crps, mixture.log_prob(batch.values))]),
+                weight.expand(len(error), -1).sum()[None],
+                bound,
+            ]
         ).double()
     return sums
 
 
 def validation_metrics(sums: Tensor) -> dict[str, float]:
-    """RMSE and CRPS in kelvin and the mean log score from the sums of `validate`."""
-    error, crps, score, weight = sums.tolist()
+    """RMSE and CRPS in kelvin, the mean log score, and (classic) the bound in nats a value, from `validate`'s sums."""
+    error, crps, score, weight, bound, count = sums.tolist()
     weight = max(weight, 1e-12)
-    return {
+    elbo = {"validation_elbo": bound / count} if count else {}
+    return elbo | {
         "validation_rmse": math.sqrt(error / weight),
         "validation_crps": crps / weight,
         "validation_log_score": score / weight,

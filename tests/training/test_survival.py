@@ -241,11 +241,11 @@ def noting_its_world(module: ModuleType) -> None:
     slowly(module)
     once = module.Worker.run
 
-    def run(worker: Worker, report: object) -> None:
+    def run(worker: Worker, *given: object, **named: object) -> None:
         if worker.rank == 0:
             with Path(worker.task.folder.path, "worlds").open("a") as file:
                 file.write(f"{worker.world_size}\n")
-        once(worker, report)
+        once(worker, *given, **named)
 
     module.Worker.run = run
 
