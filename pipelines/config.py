@@ -23,6 +23,14 @@ from vamoh.spec import ModelSpec
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Quantity = Literal["validation_crps", "validation_rmse", "validation_log_score", "validation_elbo"]
+# The least of what is multiplied by it is the best.
+SIGNS: dict[Quantity, float] = {
+    "validation_crps": 1.0,
+    "validation_rmse": 1.0,
+    "validation_log_score": -1.0,
+    "validation_elbo": -1.0,
+}
 _OPTION = re.compile(r"tuple\[.*|constrained-.*|str")  # how pydantic marks the options of a union
 
 
@@ -38,9 +46,15 @@ class ContextConfig(Section):
     Attributes:
         every: Every n-th point of the fine lattice from its first (the lattice that the user downscales from), or a
             range [low, high] of factors, each with a random offset, for a model that takes any input grid.
+        kind: What is known of the truth: its values at the lattice's "points"; its "means" over blocks of n x n points,
+            at their centres; or "scattered": its values at any set of points, as dense as lattices of `every`, grids,
+            grids with gaps and random points in turn.
+        noise: Standard deviation of the errors of what is known, kelvin: added in training, and to be removed.
     """
 
     every: Positive | tuple[Positive, Positive] = 4
+    kind: Literal["points", "means", "scattered"] = "points"
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> ContextConfig:
@@ -122,6 +136,7 @@ class TrainingConfig(Section):
         average: Decay of the moving average of the weights that is evaluated and kept.
         validate_every: Epochs between validations (and checkpoints).
         checkpoint_minutes: Minutes between the checkpoints in between; 0 for none.
+        select: The validation quantity by which the best checkpoint is chosen; the bound, of the classic model alone.
         keep: Checkpoints to go on from that are kept, the newest ones; the best is kept besides.
         patience: Validations without improvement after which training stops; 0 never stops.
         members: Members of a validation ensemble.
@@ -152,6 +167,7 @@ class TrainingConfig(Section):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     validate_every: Positive = 10
     checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    select: Quantity = "validation_crps"
     keep: Positive = 1
     patience: Annotated[int, Field(ge=0)] = 0
     members: Positive = 8
@@ -182,6 +198,11 @@ class Config(Section):
         if (self.context is None) != (self.model.local is None):
             raise ValueError(
                 "`context` and `model.local` come together: both for downscaling, neither for the classic model"
+            )
+        if self.context is not None and self.training.select == "validation_elbo":
+            raise ValueError(
+                "training.select: validation_elbo is of the classic model; a downscaling model's validation_log_score "
+                "is of what it says before it sees the truth"
             )
         return self
 

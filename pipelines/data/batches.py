@@ -6,17 +6,22 @@ Training, validation and downscaling all come through `query`, so that a model i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.data.background import Background
+from pipelines.data.coarsening import coarsened, drawn_places, thinned
+from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice, sun_covariates, unit_vectors
+from pipelines.data.static import StaticField, lapse
 from vamoh import FunctionBatch
 
 Floats = NDArray[np.floating]
+Kind = Literal["points", "means", "scattered"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,20 @@ class Framed(NamedTuple):
     at: Tensor | None
 
 
+class Known(NamedTuple):
+    """The coarse fields that a model is told.
+
+    Attributes:
+        coarse: [B, n, m] kelvin on `lattice`, NaN where missing.
+        lattice: The grid that they are interpolated on.
+        spread: [B, n, m] kelvin, how far off they may be; None where they are what was observed.
+    """
+
+    coarse: Floats
+    lattice: Lattice
+    spread: Floats | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framing:
     """How fields become batches.
@@ -58,12 +77,21 @@ class Framing:
         factors: Smallest and largest coarsening factor of the context; None for the classic model.
         points: Points of each function that a training batch scores; 0 for all.
         bounded: Values are kept within [0, 1] of the model's units (the likelihood knows no others).
+        kind: What a coarse value is: the truth at a point, its mean over the cell around it, or the truth at any
+            points, of which whole fields are made first (`background`).
+        noise: Standard deviation of the errors of what is known, kelvin.
+        background: Of kind "scattered".
+        statics: What the model is told of places beside the time.
     """
 
     scaling: Scaling
     factors: tuple[int, int] | None
     points: int = 0
     bounded: bool = False
+    kind: Kind = "points"
+    noise: float = 0.0
+    background: Background | None = None
+    statics: tuple[StaticField, ...] = ()
 
     def training(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Framed:
         """Fields to learn from, at a random part of their points.
@@ -85,18 +113,63 @@ class Framing:
             area = None if self.factors is None else lattice.area
             drawn = np.sort(rng.choice(total, self.points, replace=False, p=area))
             chosen, at = (chosen, torch.from_numpy(drawn)) if self.factors is None else (drawn, None)
-        coarse, where = None, lattice
+        known = None
         if self.factors is not None:
-            coarse, where = _coarsen(fields, lattice, self.factors, rng)
+            known = self._context(fields, times, lattice, rng)
+            coarse = known.coarse
             blank = ~np.isfinite(coarse).any(axis=(1, 2), keepdims=True)
             if blank.any():  # nothing to explain them from: any context will do, and nothing is observed
-                coarse, fields = np.where(blank, self.scaling.offset, coarse), np.where(blank, np.nan, fields)
-        batch = self.query((lattice.points[0][chosen], lattice.points[1][chosen]), times, coarse=coarse, lattice=where)
+                known = known._replace(coarse=np.where(blank, self.scaling.offset, coarse))
+                if known.spread is not None:
+                    known = known._replace(spread=np.where(blank, 0.0, known.spread))
+                fields = np.where(blank, np.nan, fields)
+        places = (lattice.points[0][chosen], lattice.points[1][chosen])
+        batch = self.query(places, times, **({} if known is None else known._asdict()))
         values = self.scaling.to_model(fields.reshape(len(fields), -1)[:, chosen])
         if self.bounded:
             values = values.clamp(0, 1)
         batch = replace(batch, values=values[..., None], observed=torch.isfinite(values))
         return Framed(batch, total, at)
+
+    def known(self, coarse: Floats, lattice: Lattice | Scatter) -> Known:
+        """What the model is told of an input.
+
+        Args:
+            coarse: [B, n, m] kelvin on `lattice`, or [B, 1, n] at points; NaN where missing.
+            lattice: Where the values stand.
+
+        Raises:
+            ValueError: If the model takes grids only, or nothing is known where it was trained.
+        """
+        if self.background is None:
+            if isinstance(lattice, Scatter):
+                self.refuse_points()
+            assert isinstance(lattice, Lattice)
+            return Known(coarse, lattice)
+        latitude, longitude = lattice.points
+        values = coarse.reshape(len(coarse), -1).astype(np.float64)
+        held = self.within(latitude, longitude)
+        if isinstance(lattice, Lattice):
+            held = np.intersect1d(held, lattice.context_index)
+        if not np.isfinite(values[:, held]).any(axis=1).all():
+            raise ValueError(
+                "no point of the input lies in the region that the model was trained on: a model of kind scattered "
+                "knows no other"
+            )
+        found = self.background.analyse(values[:, held], (latitude[held], longitude[held]), noise=self.noise)
+        return Known(found.fields, self.background.lattice, found.spread)
+
+    def refuse_points(self) -> None:
+        """Refuse an input at points where the model takes grids.
+
+        Raises:
+            ValueError: Then.
+        """
+        if self.background is None:
+            raise ValueError(
+                "the input is a list of points, and this model takes fields on a grid: train one with context.kind "
+                "scattered (preset `scattered`)"
+            )
 
     def query(
         self,
@@ -105,21 +178,31 @@ class Framing:
         *,
         coarse: Floats | None = None,
         lattice: Lattice | None = None,
+        spread: Floats | None = None,
     ) -> FunctionBatch:
         """The places at which fields are asked for, and the coarse fields that are known.
 
         Args:
             places: Latitude and longitude in degrees, [N] each.
             times: [B] dates.
-            coarse: [B, n, m] kelvin on `lattice`, NaN where missing; None for the classic model.
-            lattice: The coarse grid.
+            coarse, lattice, spread: See `Known`; None for the classic model.
         """
         coords = torch.from_numpy(unit_vectors(*places).astype(np.float32))[None]
         if coarse is None:
             return FunctionBatch(coords=coords)
         assert lattice is not None
-        flat = coarse.reshape(len(coarse), -1).astype(np.float64)
+        flat: Floats = coarse.reshape(len(coarse), -1).astype(np.float64)
         base = lattice.interpolate(flat, *places)
+        covariates = [sun_covariates(times, *places)]
+        if self.statics:
+            base = base + lapse(self.statics, places, lattice)
+            told = np.stack([each.feature(places) for each in self.statics], axis=-1)
+            covariates.append(np.broadcast_to(told, (len(times), *told.shape)))
+        if spread is not None:
+            left = lattice.interpolate(spread.reshape(len(spread), -1), *places) / self.scaling.scale
+            covariates.append(left.astype(np.float32)[..., None])
+            assert self.factors is not None
+            flat, lattice = thinned(coarse, lattice, self.factors[0])
         held = lattice.context_index
         values = self.scaling.to_model(flat[:, held])
         context = FunctionBatch(
@@ -129,17 +212,38 @@ class Framing:
         )
         return FunctionBatch(
             coords=coords,
-            covariates=torch.from_numpy(sun_covariates(times, *places)),
+            covariates=torch.from_numpy(np.concatenate(covariates, axis=-1)),
             base=self.scaling.to_model(base)[..., None],
             context=context,
         )
 
+    def _context(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Known:
+        """What is known of fields in training."""
+        assert self.factors is not None
+        if self.background is None:
+            coarse, where = coarsened(fields, lattice, self.factors, rng, means=self.kind == "means")
+            return Known(coarse if not self.noise else coarse + rng.normal(0.0, self.noise, coarse.shape), where)
+        drawn = np.random.default_rng((_SETS, int(rng.integers(self.background.num_sets))))
+        at = drawn_places(lattice, self.factors, drawn)
+        values: Floats = fields.reshape(len(fields), -1)[:, at].astype(np.float64)
+        if self.noise:
+            values = values + rng.normal(0.0, self.noise, values.shape)
+        places = (lattice.points[0][at], lattice.points[1][at])
+        parts = self.background.part_of(times)
+        found = self.background.analyse(values, places, noise=self.noise, without=parts)
+        return Known(found.fields, self.background.lattice, found.spread)
 
-def _coarsen(
-    fields: Floats, lattice: Lattice, factors: tuple[int, int], rng: np.random.Generator
-) -> tuple[Floats, Lattice]:
-    """Every f-th point from a random offset for a random f; from the first point where f is not a choice."""
-    low, high = factors
-    factor = int(rng.integers(low, high + 1))
-    offset = (0, 0) if low == high else (int(rng.integers(factor)), int(rng.integers(factor)))
-    return fields[:, offset[0] :: factor, offset[1] :: factor], lattice.every(factor, offset)
+    def within(self, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Which places lie where the background is known, or a coarse cell beside it."""
+        assert self.background is not None and self.factors is not None
+        grid = self.background.lattice
+        margin = np.rad2deg(grid.spacing_rad) * self.factors[1]
+        kept = (latitude <= grid.latitude[0] + margin) & (latitude >= grid.latitude[-1] - margin)
+        if not grid.periodic:
+            middle = (grid.longitude[0] + grid.longitude[-1]) / 2
+            away = np.abs((longitude - middle + 180.0) % 360.0 - 180.0)
+            kept &= away <= (grid.longitude[-1] - grid.longitude[0]) / 2 + margin
+        return np.flatnonzero(kept)
+
+
+_SETS = 11  # seed of the sets of points that training takes turns with

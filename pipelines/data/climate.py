@@ -117,7 +117,7 @@ def open_field(
     A data array is taken whatever its name, and a single time need not be an axis.
 
     Returns:
-        As `open_source`, with `.attrs["conventions"]`: JSON for `apply_conventions`.
+        As `open_source`, with `.attrs["conventions"]`: JSON for `apply_conventions`; and its `history`, if it has one.
 
     Raises:
         ValueError: as `open_source`; and if the field has no time and none is given.
@@ -126,7 +126,8 @@ def open_field(
     """
     request = Request(variable=variable, time=time, region=region, level=level, units=units)
     field, parts = _open(source, request, storage_options)
-    return field.assign_attrs(conventions=parts[0].conventions.to_json())
+    history = str(parts[0].attributes.get("history", ""))
+    return field.assign_attrs(conventions=parts[0].conventions.to_json(), history=history)
 
 
 def _open(source: Source, request: Request, options: Mapping[str, Any] | None) -> tuple[xr.DataArray, Sequence[Part]]:

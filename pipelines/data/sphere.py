@@ -171,7 +171,7 @@ class Lattice:
         Returns:
             [B, N].
         """
-        index, weight = self._corners(latitude_deg, longitude_deg)
+        index, weight = self.corners(latitude_deg, longitude_deg)
         grid = values.reshape(len(values), *self.shape)
         poles = np.flatnonzero(np.abs(self.latitude) > 90 - 1e-9)
         if len(poles):  # a row there is one point, whatever stands in it
@@ -197,7 +197,7 @@ class Lattice:
                 result[row, empty] = values[row, known][nearest]
         return result
 
-    def _corners(self, latitude_deg: Array, longitude_deg: Array) -> tuple[NDArray[np.int64], Array]:
+    def corners(self, latitude_deg: Array, longitude_deg: Array) -> tuple[NDArray[np.int64], Array]:
         """Indices [N, 5] into the points and the two end rows' means, and their weights."""
         rows, columns = self.shape
         at = np.clip(latitude_deg, self.latitude[-1], self.latitude[0])

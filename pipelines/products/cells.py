@@ -47,11 +47,23 @@ class Axis:
         along = (at - self.points[left]) / (self.points[left + 1] - self.points[left])
         return left, np.clip(along, 0.0, 1.0)
 
-    def bump(self, at: Array) -> tuple[NDArray[np.int64], Array]:
-        """The cell of each place, and the height there of its bump, which is zero at its edges."""
+    def bumps(self, at: Array) -> list[tuple[NDArray[np.int64], Array]]:
+        """Which bumps a place lies under, and their heights there.
+
+        A cell's bump is zero with its slope at the cell's edges. That of a cell around a pole reaches from the pole,
+        which is one place and no cell's own, to the next cell's point: its highest is at the edge between them.
+        """
         cell = np.clip(np.searchsorted(self.edges, at, side="right") - 1, 0, len(self.points) - 1)
         wide = np.maximum(self.edges[cell + 1] - self.edges[cell], 1e-12)
-        return cell, np.sin(np.pi * np.clip((at - self.edges[cell]) / wide, 0.0, 1.0)) ** 2
+        height = np.sin(np.pi * np.clip((at - self.edges[cell]) / wide, 0.0, 1.0)) ** 2
+        found = [(cell, np.where(self.polar[cell], 0.0, height))]
+        for pole in np.flatnonzero(self.polar):
+            beside = pole + 1 if pole == 0 else pole - 1
+            if not 0 <= beside < len(self.points):
+                continue
+            along = (at - self.points[pole]) / (self.points[beside] - self.points[pole])
+            found.append((np.full(at.shape, pole), np.sin(np.pi * np.clip(along, 0.0, 1.0)) ** 2))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +75,8 @@ class Means:
         mean: [n, f], their shares in the cells' means; a row sums to one where the output covers the cell.
         bilinear: [n, n], the means of what is interpolated from the cells' points.
         inverse: [n, n], its inverse on the cells that are covered, cut off.
-        covered: [n]. norm: [n], the bumps' means.
+        covered: [n].
+        bumps: [n, n], the means over the cells of each bump.
     """
 
     at: Array
@@ -71,7 +84,7 @@ class Means:
     bilinear: Array
     inverse: Array
     covered: NDArray[np.bool_]
-    norm: Array
+    bumps: Array
 
     @classmethod
     def of(cls, axis: Axis, at: Array, boxes: Array, on_sphere: bool) -> Means:
@@ -96,16 +109,16 @@ class Means:
         inverse[np.ix_(free, free)] = np.linalg.inv(bilinear[np.ix_(free, free)])
         number = np.arange(len(axis.points))
         inverse[np.abs(number[:, None] - number) > BAND] = 0.0
-        cell, height = axis.bump(at)
         own = np.zeros_like(mean)
-        own[cell, each] = height
+        for cell, height in axis.bumps(at):
+            own[cell, each] += height
         return cls(
             at=at,
             mean=mean,
             bilinear=bilinear,
             inverse=inverse,
             covered=covered,
-            norm=(mean * own).sum(axis=1),
+            bumps=mean @ own.T,
         )
 
 

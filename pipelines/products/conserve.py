@@ -4,25 +4,25 @@
 
 X on the input's grid is what brings the members' means over the input's cells nearly to the input's values: the
 inverse, cut after two cells, of what bilinear interpolation makes of X in those means. What is left (under a hundredth
-of it) is R, and each cell takes its own by a bump that is zero with its slope at the cell's edges. So the correction is
-continuous, depends on the members within three cells only, and is the same in every tile. Values at points need no R.
+of it) is R, and each cell takes its own by a bump that is zero with its slope at the cell's edges (around a pole see
+pipelines/products/cells.py). So the correction is continuous, depends on the members within three cells only, and is
+the same in every tile. Values at points need no R.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.sphere import Lattice
 from pipelines.products.cells import BAND, Axis, Means, boxes, edges_between
+from pipelines.products.doubts import Kind
 from pipelines.products.ensemble import Ensemble
 from pipelines.products.targets import Target
 
 Array = NDArray[np.float64]
-Kind = Literal["means", "points"]
 FAR = 8  # cells, beyond which nothing is seen of it
 _MARGIN_DEG = 0.02  # around a tile, for the gradient's differences
 
@@ -35,7 +35,7 @@ class Conserved:
         rows, columns: The cells that it knows.
         middle: Longitude that the columns lie around.
         smooth: X [M, T, rows, columns] kelvin.
-        rest: R over the bumps' means, likewise; None where values are reproduced at points.
+        rest: The bumps' heights, likewise; None where values are reproduced at points.
     """
 
     rows: Axis
@@ -77,8 +77,9 @@ class Conserved:
         found = (grid[..., low, left] * (1 - along) + grid[..., low, right] * along) * (1 - up)
         found += (grid[..., above, left] * (1 - along) + grid[..., above, right] * along) * up
         if self.rest is not None:
-            (row, high), (column, wide) = self.rows.bump(latitude), self.columns.bump(turned)
-            found += self.rest[..., row, column] * (high * wide)
+            ((column, wide),) = self.columns.bumps(turned)
+            for row, high in self.rows.bumps(latitude):
+                found += self.rest[..., row, column] * (high * wide)
         return found.astype(np.float32)
 
 
@@ -120,10 +121,17 @@ def _of_means(
     inverse = [mean.inverse[cells, cells] for mean, cells in zip(means, known, strict=True)]
     smooth = inverse[0] @ missed @ inverse[1].T
     made = [mean.bilinear[cells, cells] for mean, cells in zip(means, known, strict=True)]
-    norm = np.outer(*(mean.norm[cells] for mean, cells in zip(means, known, strict=True)))
-    rest = missed - made[0] @ smooth @ made[1].T
-    rest = np.divide(rest, norm, out=np.zeros_like(rest), where=covered & (norm > 1e-3))
-    return parts[0], parts[1], smooth, rest
+    rest = np.where(covered, missed - made[0] @ smooth @ made[1].T, 0.0)
+    undone = [_undone(mean.bumps[cells, cells]) for mean, cells in zip(means, known, strict=True)]
+    return parts[0], parts[1], smooth, undone[0] @ rest @ undone[1].T
+
+
+def _undone(bumps: Array) -> Array:
+    """From means over cells to the heights of bumps [n, n]; zero where no point of the output lies under one."""
+    inverse = np.zeros_like(bumps)
+    free = np.flatnonzero(np.diagonal(bumps) > 1e-3)
+    inverse[np.ix_(free, free)] = np.linalg.inv(bumps[np.ix_(free, free)])
+    return inverse
 
 
 def _members(ensemble: Ensemble, latitude: Array, longitude: Array) -> NDArray[np.floating]:
@@ -145,22 +153,27 @@ def _input(ensemble: Ensemble, rows: Axis, columns: Axis, *, poles_alike: bool =
     return found
 
 
+def _grid(ensemble: Ensemble) -> Lattice:
+    assert isinstance(ensemble.lattice, Lattice)  # a list of points has no cells, and was refused
+    return ensemble.lattice
+
+
 def _along_meridians(ensemble: Ensemble) -> Axis:
     """The input's rows from south to north; round the globe, with poles that nothing is known of where it has none."""
-    points = ensemble.lattice.latitude[::-1]
+    points = _grid(ensemble).latitude[::-1]
     source, edges = np.arange(len(points))[::-1], np.clip(edges_between(points), -90.0, 90.0)
-    if ensemble.lattice.periodic and points[0] > -90.0 + 1e-9:
+    if _grid(ensemble).periodic and points[0] > -90.0 + 1e-9:
         points, source, edges = np.append(-90.0, points), np.append(-1, source), np.append(edges[0], edges)
-    if ensemble.lattice.periodic and points[-1] < 90.0 - 1e-9:
+    if _grid(ensemble).periodic and points[-1] < 90.0 - 1e-9:
         points, source, edges = np.append(points, 90.0), np.append(source, -1), np.append(edges, edges[-1])
     return Axis(points=points, edges=edges, source=source, polar=np.abs(points) > 90.0 - 1e-9)
 
 
 def _along_circles(ensemble: Ensemble, middle: float) -> Axis:
     """The input's columns from west to east; round the globe, as many turns as a tile's surroundings may touch."""
-    points = ensemble.lattice.longitude
+    points = _grid(ensemble).longitude
     count, turns = len(points), 0
-    if ensemble.lattice.periodic:
+    if _grid(ensemble).periodic:
         points = points + 360.0 * np.round((middle - points.mean()) / 360.0)
         turns = 2 + (BAND + FAR + 2) // count
     shifted = np.concatenate([points + 360.0 * turn for turn in range(-turns, turns + 1)])
@@ -170,8 +183,8 @@ def _along_circles(ensemble: Ensemble, middle: float) -> Axis:
 
 def _middle(ensemble: Ensemble, longitude: Array) -> float:
     """What a tile's longitudes are turned to be near to."""
-    own = ensemble.lattice.longitude
-    return float(longitude[len(longitude) // 2]) if ensemble.lattice.periodic else float((own[0] + own[-1]) / 2)
+    own = _grid(ensemble).longitude
+    return float(longitude[len(longitude) // 2]) if _grid(ensemble).periodic else float((own[0] + own[-1]) / 2)
 
 
 def _near(longitude: Array, middle: float) -> Array:

@@ -21,11 +21,12 @@ from pipelines.data.climate import apply_conventions, open_field
 from pipelines.data.conventions import Conventions
 from pipelines.data.grid import Region
 from pipelines.data.memory import keep_freed_memory
+from pipelines.data.scatter import Scatter, open_scatter, places_of
 from pipelines.data.sources import open_datasets
-from pipelines.data.sphere import Lattice
 from pipelines.products import targets
-from pipelines.products.conserve import Kind, check_conserved
+from pipelines.products.conserve import check_conserved
 from pipelines.products.description import described
+from pipelines.products.doubts import cell_kind
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
 from pipelines.products.tiles import Job
@@ -72,8 +73,9 @@ def downscale(
     """Downscale a temperature field.
 
     Args:
-        coarse: A field on a latitude-longitude grid, points of the truth; NaN marks gaps. A file, a URL or an xarray
-            object, in the caller's own conventions.
+        coarse: A field on a latitude-longitude grid, points of the truth or means of its cells, whichever the model was
+            trained on; NaN marks gaps. A file, a URL or an xarray object, in the caller's own conventions. Or, for a
+            model of kind "scattered", values at a list of points: a CSV file, or a data set with one dimension of them.
         model: `models:/NAME@ALIAS`, an MLflow run id, a checkpoint folder, or a `Downscaler`.
         factor: Divide every cell of the input by this much along each side.
         resolution: Or: a grid of this many degrees.
@@ -129,19 +131,28 @@ def ask(
     time: str | None = None,
 ) -> Asked:
     """Check a request and open what it needs; the arguments are those of `downscale`."""
-    given = [
+    wanted = [
         name
         for name, value in (("factor", factor), ("resolution", resolution), ("like", like), ("points", points))
         if value is not None
     ]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of factor, resolution, like and points, got {', '.join(given) or 'none'}")
+    if len(wanted) != 1:
+        raise ValueError(f"give exactly one of factor, resolution, like and points, got {', '.join(wanted) or 'none'}")
     if members < 1:
         raise ValueError(f"members must be at least 1, got {members}")
     teller = Downscaler.of(model) if isinstance(model, str) else model
     source = coarse if isinstance(coarse, xr.Dataset | xr.DataArray) else str(coarse)
-    field = open_field(source, variable, units, time=time)
-    lattice = Lattice.of(field)
+    scattered = open_scatter(source, variable, units, time=time)
+    field = open_field(source, variable, units, time=time) if scattered is None else scattered
+    given, methods = places_of(field), "" if scattered is not None else _cell_methods(source, str(field.name))
+    lattice = teller.checkpoint.plan.lattice if isinstance(given, Scatter) else given
+    if isinstance(given, Scatter):
+        teller.checkpoint.plan.framing.refuse_points()
+        if factor is not None or conserve:
+            raise ValueError(
+                f"the input is a list of points, which has no cells for --{'conserve' if conserve else 'factor'}: "
+                "leave it out" + ("" if conserve else ", and say --resolution, --like or --points")
+            )
     if factor is not None:
         target = targets.finer(lattice, factor)
     elif resolution is not None:
@@ -154,7 +165,8 @@ def ask(
     if region is not None:
         target = targets.within(target, region)
     targets.check_inside(target, lattice)
-    kind = _kind(source, str(field.name)) if conserve else None
+    field = field.assign_attrs(cell_methods=methods)
+    kind = cell_kind(methods) if conserve else None
     if kind is not None:
         check_conserved(kind, lattice, target)
     own = Conventions.from_json(field.attrs["conventions"])
@@ -240,12 +252,11 @@ def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     }
 
 
-def _kind(source: Source, name: str) -> Kind:
-    """Whether an input says that it is means over areas; it is points where it says nothing."""
+def _cell_methods(source: Source, name: str) -> str:
+    """What an input says that its values are of their cells."""
     for _, dataset in open_datasets(source, variable=name):
-        methods = str(dataset[name].attrs.get("cell_methods", "")) if name in dataset else ""
-        return "means" if "area: mean" in methods or "longitude: mean" in methods else "points"
-    return "points"
+        return str(dataset[name].attrs.get("cell_methods", "")) if name in dataset else ""
+    return ""
 
 
 @contextmanager

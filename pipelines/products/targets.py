@@ -160,7 +160,7 @@ def check_inside(target: Target, lattice: Lattice) -> None:
     if outside > rows + _EDGE_DEG:
         raise ValueError(
             f"the target reaches latitude {target.latitude.min():g} to {target.latitude.max():g}, the input covers "
-            f"{lattice.latitude[-1]:g} to {lattice.latitude[0]:g}: choose a smaller --region or another target"
+            f"{lattice.latitude[-1]:g} to {lattice.latitude[0]:g}: choose a smaller region or other places"
         )
     if goes_round(lattice.longitude):
         return
@@ -172,7 +172,7 @@ def check_inside(target: Target, lattice: Lattice) -> None:
     if away.max() > columns + _EDGE_DEG:
         raise ValueError(
             f"the target reaches longitude {target.longitude.min():g} to {target.longitude.max():g}, the input covers "
-            f"{lattice.longitude[0]:g} to {lattice.longitude[-1]:g}: choose a smaller --region or another target"
+            f"{lattice.longitude[0]:g} to {lattice.longitude[-1]:g}: choose a smaller region or other places"
         )
 
 

@@ -20,6 +20,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from pipelines.data.scatter import Scatter, places_of
 from pipelines.data.sphere import Lattice
 from pipelines.products.conserve import Conserved, Kind
 from pipelines.products.ensemble import Downscaler, Ensemble
@@ -47,7 +48,7 @@ class Job:
 
     Attributes:
         teller: The model.
-        field: The canonical input, (time, latitude, longitude), lazy or not.
+        field: The canonical input, (time, latitude, longitude) or (time, row, point), lazy or not.
         target: Where.
         members, seed: Of the ensemble.
         also: What is wanted beside the members.
@@ -71,9 +72,14 @@ class Job:
         return variables(str(self.field.name), self.also, self.members)
 
     @cached_property
+    def given(self) -> Lattice | Scatter:
+        """Where the input's values stand."""
+        return places_of(self.field)
+
+    @cached_property
     def lattice(self) -> Lattice:
-        """The input's grid."""
-        return Lattice.of(self.field)
+        """The input's grid; of points, that of the training."""
+        return self.given if isinstance(self.given, Lattice) else self.teller.checkpoint.plan.lattice
 
     @cached_property
     def chunks(self) -> tuple[tuple[int, ...], ...]:
@@ -111,7 +117,7 @@ class Job:
         times, *spans = self.chunks
         key = tokenize(
             self.teller, self.members, self.seed, self.also, self.conserve, self.target.latitude, self.target.longitude,
-            self.field.data, self.field["time"].values, self.lattice.latitude, self.lattice.longitude,
+            self.field.data, self.field["time"].values, self.given.latitude, self.given.longitude,
         )  # fmt: skip
         index, nothing = "trc"[: 1 + len(spans)], np.empty((0,) * (1 + len(spans)), dtype=object)
         fields = da.asarray(self.field.data).rechunk({0: times, 1: -1, 2: -1})
@@ -136,7 +142,7 @@ class Job:
         return xr.Dataset(found, coords=coords)
 
     def _drawn(self, fields: NDArray[np.floating], times: NDArray[Any]) -> Ensemble:
-        return self.teller.ensemble(fields, self.lattice, times, members=self.members, seed=self.seed)
+        return self.teller.ensemble(fields, self.given, times, members=self.members, seed=self.seed)
 
     def _answer(self, ensemble: Ensemble, *positions: NDArray[np.int64]) -> Answer:
         """The members on a tile, at these positions along each dimension of the target."""

@@ -7,8 +7,10 @@ import pytest
 import torch
 import xarray as xr
 
+from pipelines.data.background import Background
 from pipelines.data.batches import Framing, Scaling
 from pipelines.data.climate import open_source
+from pipelines.data.means import block_means
 from pipelines.data.sphere import Lattice, unit_vectors
 
 SCALING = Scaling(offset=278.5, scale=3.7)
@@ -54,6 +56,40 @@ def test_one_factor_means_the_lattice_from_its_first_point(world, rng) -> None:
     expected = world.values[:, ::4, ::4].reshape(4, -1)[:, lattice.context_index]
     assert batch.context is not None and batch.context.values is not None
     torch.testing.assert_close(batch.context.values[..., 0], SCALING.to_model(expected))
+
+
+def test_a_context_of_means_is_the_means_over_blocks_at_their_centres(world, rng) -> None:
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(2, 2), kind="means"), rng)
+    means, where = block_means(world.values, Lattice.of(world), 2)
+    held = where.context_index
+    assert batch.context is not None and batch.context.values is not None
+    torch.testing.assert_close(batch.context.values[..., 0], SCALING.to_model(means.reshape(4, -1)[:, held]))
+    torch.testing.assert_close(batch.context.coords[0], torch.from_numpy(where.coords[held].astype(np.float32)))
+
+
+def test_noise_is_added_to_what_is_known_and_to_nothing_else(world, rng) -> None:
+    clean, noisy = (
+        training(world, Framing(scaling=SCALING, factors=(4, 4), noise=noise), rng).batch for noise in (0.0, 2.0)
+    )
+    assert clean.context is not None and noisy.context is not None
+    assert torch.equal(clean.values, noisy.values)
+    added = (noisy.context.values - clean.context.values) * SCALING.scale
+    assert added.std() == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_context_of_any_points_is_a_whole_field_and_says_how_far_off_it_may_be(world, rng) -> None:
+    lattice = Lattice.of(world)
+    background = Background.of(world.values, world["time"].values, lattice)
+    framing = Framing(scaling=SCALING, factors=(2, 4), kind="scattered", background=background, points=300)
+    batch, *_ = training(world, framing, rng)
+    assert batch.context is not None and batch.context.mask.all()
+    assert batch.covariates is not None and batch.covariates.shape == (4, 300, 5)
+    assert (batch.covariates[..., 4] >= 0).all()
+    known = framing.known(world.values[:, ::2, ::2], lattice.every(2))
+    assert known.coarse.shape == world.shape
+    asked = framing.query(lattice.points, world["time"].values, **known._asdict())
+    expected = SCALING.to_model(known.coarse.reshape(4, -1))
+    torch.testing.assert_close(asked.base[..., 0], expected, atol=2e-3, rtol=0)
 
 
 def test_the_base_is_the_value_itself_at_a_context_point(world, rng) -> None:
