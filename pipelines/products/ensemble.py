@@ -17,11 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.data.batches import Known
+from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice
 from pipelines.data.times import hours_since_1970, label
 from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.leverage import corners, readouts, stretched
 from pipelines.training.registry import load_model
 from vamoh import VAMoH
+from vamoh.local import LocalTerms
 from vamoh.random_field import RandomField
 
 POINTS = 2048  # asked for at a time: what a core's cache holds of a few members
@@ -56,7 +60,17 @@ class Downscaler:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with anything that a member depends on."""
-        digest = hashlib.sha256(repr((self.law, self.checkpoint.plan.scaling, self.checkpoint.plan.spec)).encode())
+        known = self.checkpoint
+        digest = hashlib.sha256(repr((self.law, known.plan.scaling, known.plan.spec)).encode())
+        if known.leverage is not None:
+            digest.update(repr((known.leverage.constant, known.leverage.growth)).encode())
+            digest.update(known.leverage.precision.numpy().tobytes())
+        if known.calibration is not None:
+            digest.update(repr(known.calibration).encode())
+        if known.plan.background is not None:
+            digest.update(repr(known.plan.background.to_json()).encode() + known.plan.background.fields.tobytes())
+        for field in known.plan.statics:
+            digest.update(repr((field.name, field.fingerprint, field.slope)).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -71,21 +85,45 @@ class Downscaler:
         spacing = self.checkpoint.plan.lattice.spacing_rad
         return fitted or RandomField(lengths=(spacing,), weights=(1.0,), time_scale=1.0)
 
+    def given(self, scores: torch.Tensor) -> torch.Tensor:
+        """The scores that members get for those of their random fields."""
+        calibration = self.checkpoint.calibration
+        return scores if calibration is None else calibration(scores)
+
+    @cached_property
+    def _leverage_lattice(self) -> Lattice | None:
+        leverage = self.checkpoint.leverage
+        return None if leverage is None else self.checkpoint.plan.lattice.every(leverage.every)
+
+    def stretch(
+        self, local: LocalTerms, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+    ) -> torch.Tensor | None:
+        """What deviations from the mean are multiplied by, [T, N]; None where nothing was fitted.
+
+        Args:
+            local: What the places read of the context of each time.
+            latitude, longitude: [N] degrees.
+        """
+        leverage, lattice = self.checkpoint.leverage, self._leverage_lattice
+        if leverage is None or lattice is None:
+            return None
+        return leverage.stretch(leverage.of(readouts(self.model, local), *corners(lattice, latitude, longitude)))
+
     @torch.no_grad()
     def ensemble(
-        self, coarse: NDArray[np.floating], lattice: Lattice, times: NDArray[Any], *, members: int, seed: int
+        self, coarse: NDArray[np.floating], lattice: Lattice | Scatter, times: NDArray[Any], *, members: int, seed: int
     ) -> Ensemble:
         """Draw the members of some times.
 
         Args:
-            coarse: [T, n, m] kelvin, NaN where missing.
+            coarse: [T, n, m] kelvin (at points [T, 1, n]), NaN where missing.
             lattice: Of the coarse field.
             times: [T].
             members: M.
             seed: Of the members.
 
         Raises:
-            ValueError: If a time has no value at all.
+            ValueError: If a time has no value at all, or the model cannot be given points.
         """
         empty = ~np.isfinite(coarse).any(axis=(1, 2))
         if empty.any():
@@ -93,7 +131,8 @@ class Downscaler:
         plan, model = self.checkpoint.plan, self.model
         drawn = [draw_member(seed, number, plan.spec.latent) for number in range(members)]
         pole = np.array([90.0])
-        context = plan.framing.query((pole, pole), times, coarse=coarse, lattice=lattice).context
+        known = plan.framing.known(coarse, lattice)
+        context = plan.framing.query((pole, pole), times, **known._asdict()).context
         given = model.prior_given(model.summarise(context))
         noise = torch.stack([each.noise for each in drawn])
         latents = [model.prior.transform(each.expand(len(times), -1), given) for each in noise]
@@ -101,6 +140,7 @@ class Downscaler:
             teller=self,
             coarse=coarse,
             lattice=lattice,
+            known=known,
             times=times,
             latents=torch.stack(latents, dim=1),
             fields=[each.field for each in drawn],
@@ -114,13 +154,15 @@ class Ensemble:
     Attributes:
         teller: The model.
         coarse, lattice, times: What they are given: [T, n, m] kelvin.
+        known: What the model is told of it.
         latents: [T, M, Z].
         fields: Seed and sign of each member's random field.
     """
 
     teller: Downscaler
     coarse: NDArray[np.floating]
-    lattice: Lattice
+    lattice: Lattice | Scatter
+    known: Known
     times: NDArray[Any]
     latents: torch.Tensor
     fields: list[tuple[int, int]]
@@ -153,16 +195,19 @@ class Ensemble:
     ) -> None:
         """Fill `values` [M, T, N] and `weights` [T, N, K] at a few places."""
         plan, model = self.teller.checkpoint.plan, self.teller.model
-        query = plan.framing.query(places, self.times, coarse=self.coarse, lattice=self.lattice)
+        query = plan.framing.query(places, self.times, **self.known._asdict())
         hours = torch.from_numpy(hours_since_1970(self.times))
-        scores = self.teller.law.sample(query.coords[0], hours, self.fields)[..., None]
+        scores = self.teller.given(self.teller.law.sample(query.coords[0], hours, self.fields))[..., None]
         features, local = model._place(query)  # the same for all members: once
         assert local is not None
+        stretch = self.teller.stretch(local, *places)
         for time, latent in enumerate(self.latents):
             row = slice(time, time + 1)  # the members of one time see the same features: one product for all of them
             seen = local._replace(readout=local.readout[row], features=local.features[row])
             mixture = model._mixture(*model._evaluate(latent, query.rows(time, time + 1), features[row], seen))
-            values[:, time] = plan.scaling.to_kelvin(mixture.at_score(scores[:, time])[..., 0])
+            drawn = mixture.at_score(scores[:, time])
+            drawn = drawn if stretch is None else stretched(mixture, drawn, stretch[time])
+            values[:, time] = plan.scaling.to_kelvin(drawn[..., 0])
             weights[time] = mixture.logits.transpose(1, 2).softmax(dim=1).mean(dim=0).T.numpy()
 
 

@@ -2,37 +2,36 @@
 
 Where y(x) is the truth and F the model's distribution there, s(x) = Phi^-1(F(y(x))) is the score that a member's field
 would need to be the truth. Its correlation with distance is fitted by a mixture of Gaussian kernels (non-negative least
-squares), its correlation with the next sample gives the time scale, its standard deviation says whether the model is
-too sure of itself. Tails weigh much in that, so members are given the spread with which they score best (CRPS) instead.
+squares), its correlation with the next sample gives the time scale. Pairs of places count by the product of their
+standard deviations, so that members have the scales of the errors in kelvin, not those of the quiet places where next
+to nothing is uncertain. How wide members are is fitted before (`pipelines/training/leverage.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
+from torch.distributions import Normal
 
-from pipelines.data.batches import Framing
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store
-from pipelines.data.stream import Index, Samples
+from pipelines.data.stream import Index
 from pipelines.data.times import hours_since_1970
 from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
-from pipelines.training.validation import ensemble_crps, predict, read_samples
-from vamoh import VAMoH
-from vamoh.random_field import RandomField, normal_cdf
+from pipelines.training.leverage import Predicted, fit_leverage, fit_stretch, predictions
+from pipelines.training.plan import split_of
+from pipelines.training.validation import read_samples
+from vamoh.random_field import RandomField
 
 Array = NDArray[np.float64]
 PAIRS_PER_BIN, BINS, LARGEST_SPREAD = 4000, 24, 1.5
-SPREADS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
-SPREAD_POINTS, SPREAD_LEVELS = 2000, 16
-FITTED_FIELDS = 64
+FITTED_FIELDS, LEVERAGE_FIELDS = 64, 512
 
 
 def fit_members(folder: Path, store: Store, held: Index) -> None:
@@ -44,56 +43,52 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
         held: [n] positions of samples that it was not trained on.
     """
     checkpoint, model = load_checkpoint(folder)
-    held = held[np.linspace(0, len(held) - 1, min(FITTED_FIELDS, len(held))).round().astype(int)]
     framing, lattice, seed = checkpoint.plan.framing, checkpoint.plan.lattice, checkpoint.plan.config.seed
-    scores, hours = normal_scores(model, read_samples(store, held), framing, lattice, seed=seed)
-    law = replace(
-        fit_random_field(scores, hours, lattice, seed=seed),
-        spread=fit_spread(model, read_samples(store, held), framing, lattice, seed=seed),
-    )
-    save_checkpoint(folder, replace(checkpoint, random_field=law), model)
+    learned = spaced(split_of(checkpoint.plan.config, store).train, LEVERAGE_FIELDS)
+    held = spaced(held, FITTED_FIELDS)
+    leverage = fit_leverage(model, read_samples(store, learned), framing, lattice, seed=seed)
+
+    def predicted() -> Iterator[Predicted]:
+        return predictions(model, read_samples(store, held), framing, lattice, leverage=leverage, seed=seed)
+
+    constant, growth = 1.0, 0.0
+    if checkpoint.plan.spec.likelihood == "normal":
+        constant, growth = fit_stretch(predicted(), lattice.area, seed=seed)
+    scores, hours, weights = normal_scores(predicted(), constant, growth)
+    law = fit_random_field(scores, hours, lattice, seed=seed, weights=weights)
+    if leverage is None:
+        law = replace(law, spread=float(np.sqrt(constant)))
+    else:
+        leverage, law = replace(leverage, constant=constant, growth=growth), replace(law, spread=1.0)
+    save_checkpoint(folder, replace(checkpoint, random_field=law, leverage=leverage, calibration=None), model)
 
 
-@torch.no_grad()
+def spaced(index: Index, most: int) -> Index:
+    """At most so many positions, evenly spaced, the first and the last among them."""
+    return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(int)]
+
+
 def normal_scores(
-    model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int
-) -> tuple[Array, Array]:
-    """Scores [T, N] of whole fields, NaN where unobserved, and their times [T] in hours."""
-    framing = replace(framing, points=0)
-    scores, times = [], []
-    for number, part in enumerate(samples):
-        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
-        assert batch.values is not None
-        generator = torch.Generator().manual_seed(seed + number)
-        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
-        level = predict(model, batch, noise).cdf(batch.values)[..., 0].double().clamp(1e-6, 1 - 1e-6)
-        score = torch.special.ndtri(level)
-        scores.append(torch.where(batch.mask, score, torch.nan).numpy())
+    predicted: Iterable[Predicted], constant: float = 1.0, growth: float = 0.0
+) -> tuple[Array, Array, Array | None]:
+    """Scores [T, N] of whole fields, NaN where unobserved, their times [T] in hours, and standard deviations [T, N].
+
+    The last are None where the likelihood is not of normals, for whose range they would say little.
+    """
+    scores, times, deviations = [], [], []
+    for part in predicted:
+        stretch = (constant + growth * part.leverage).sqrt()
+        scores.append(part.scores(stretch).numpy())
         times.append(part.times)
-    return np.concatenate(scores), hours_since_1970(np.concatenate(times))
+        if isinstance(part.mixture.components, Normal):
+            deviations.append(part.deviation(stretch).double().numpy())
+    weights = np.concatenate(deviations) if deviations else None
+    return np.concatenate(scores), hours_since_1970(np.concatenate(times)), weights
 
 
-@torch.no_grad()
-def fit_spread(model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int) -> float:
-    """The spread of `SPREADS` with the least CRPS, over points drawn by area from each field."""
-    sampled = replace(framing, points=min(SPREAD_POINTS, len(lattice.coords)))
-    standard = torch.special.ndtri((torch.arange(SPREAD_LEVELS) + 0.5) / SPREAD_LEVELS)
-    sums = torch.zeros(len(SPREADS), dtype=torch.float64)
-    for number, part in enumerate(samples):
-        batch = sampled.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
-        assert batch.values is not None
-        generator = torch.Generator().manual_seed(seed + number)
-        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
-        mixture = predict(model, batch, noise)
-        for place, spread in enumerate(SPREADS):
-            levels = normal_cdf(spread * standard)
-            members = torch.stack([mixture.quantile(torch.full_like(batch.values, float(v))) for v in levels])
-            crps = ensemble_crps(members, batch.values)[..., 0]
-            sums[place] += torch.where(batch.mask, crps, 0.0).sum().double()
-    return SPREADS[int(sums.argmin())]
-
-
-def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int) -> RandomField:
+def fit_random_field(
+    scores: Array, hours: Array, lattice: Lattice, *, seed: int, weights: Array | None = None
+) -> RandomField:
     """The law whose correlations are those of the scores.
 
     Args:
@@ -101,9 +96,12 @@ def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int
         hours: [T], ascending.
         lattice: Where the N points are.
         seed: Of the pairs that are compared.
+        weights: [T, N], how much each score counts in the correlations with distance; all alike by default.
     """
     spread = np.sqrt(_mean_over_area(scores**2, lattice))
-    distance, correlation, count = _correlogram(scores, lattice, seed)
+    distance, correlation, count = _correlogram(
+        scores, np.ones_like(scores) if weights is None else weights, lattice, seed
+    )
     shortest = 0.5 * lattice.spacing_rad
     lengths = np.geomspace(shortest, 0.7, 16)
     kernels = np.exp(-(distance[:, None] ** 2) / (2 * lengths**2))
@@ -120,7 +118,7 @@ def fit_random_field(scores: Array, hours: Array, lattice: Lattice, *, seed: int
     )
 
 
-def _correlogram(scores: Array, lattice: Lattice, seed: int) -> tuple[Array, Array, Array]:
+def _correlogram(scores: Array, weights: Array, lattice: Lattice, seed: int) -> tuple[Array, Array, Array]:
     """Mean distance, correlation and number of pairs in bins of distance."""
     rng, coords = np.random.default_rng(seed), lattice.coords
     first = rng.choice(len(coords), 40 * PAIRS_PER_BIN, p=lattice.area)
@@ -131,13 +129,16 @@ def _correlogram(scores: Array, lattice: Lattice, seed: int) -> tuple[Array, Arr
     )
     distance = np.linalg.norm(coords[first] - coords[second], axis=1)
     edges = np.geomspace(0.5 * lattice.spacing_rad, max(distance.max(), lattice.spacing_rad), BINS + 1)
-    variance = _mean_over_area(scores**2, lattice)
+    weights = np.where(np.isfinite(scores), weights, 0.0)
+    values = np.where(np.isfinite(scores), scores, 0.0) * weights
+    variance = ((values**2) @ lattice.area).sum() / ((weights**2) @ lattice.area).sum()
     rows = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         chosen = np.flatnonzero((distance > low) & (distance <= high))[:PAIRS_PER_BIN]
-        product = scores[:, first[chosen]] * scores[:, second[chosen]]
-        if np.isfinite(product).any():
-            rows.append((distance[chosen].mean(), np.nanmean(product) / variance, len(chosen)))
+        weight = (weights[:, first[chosen]] * weights[:, second[chosen]]).sum()
+        if weight > 0:
+            product = (values[:, first[chosen]] * values[:, second[chosen]]).sum()
+            rows.append((distance[chosen].mean(), product / weight / variance, len(chosen)))
     if not rows:
         return np.array([lattice.spacing_rad]), np.array([0.0]), np.array([1.0])
     return tuple(np.array(column, dtype=float) for column in zip(*rows, strict=True))  # type: ignore[return-value]

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal
 
 from pipelines.data.climate import open_source
 from pipelines.data.sphere import Lattice
+from pipelines.training.leverage import Predicted, fit_stretch, stretched
 from pipelines.training.members import fit_random_field
+from vamoh.likelihoods import Mixture
 from vamoh.random_field import RandomField
 
 
@@ -95,3 +98,52 @@ def test_scores_without_structure_or_a_single_field_still_have_a_law(lattices) -
         assert half_distance(fitted) < 1.5 * lattice.spacing_rad
         assert fitted.time_scale > 0
         assert np.isfinite(fitted.spread)
+
+
+def test_quiet_places_do_not_shape_what_the_loud_ones_do(lattices) -> None:
+    lattice = lattices["region"]
+    smooth = RandomField(lengths=(0.12,), weights=(1.0,), time_scale=2.0)
+    hours = np.arange(40) * 24.0
+    scores = drawn(smooth, lattice, hours, 1)[0]
+    quiet = np.random.default_rng(0).random(len(lattice.coords)) < 0.5
+    scores[:, quiet] = np.random.default_rng(1).normal(size=(40, int(quiet.sum())))
+    weights = np.broadcast_to(np.where(quiet, 0.01, 1.0), scores.shape)
+    found = fit_random_field(scores, hours, lattice, seed=0, weights=weights)
+    assert half_distance(found) == pytest.approx(half_distance(smooth), rel=0.2)
+    assert half_distance(fit_random_field(scores, hours, lattice, seed=0)) < 0.7 * half_distance(smooth)
+
+
+# --- how wide they are -----------------------------------------------------------------------------------------------
+
+
+def said(constant: float, growth: float, *, fields: int = 30, places: int = 400) -> list[Predicted]:
+    """Mixtures of two normals, and truths drawn from them with their deviations stretched by a leverage."""
+    generator = torch.Generator().manual_seed(4)
+    mean = torch.randn(fields, 2, places, 1, generator=generator)
+    scale = 0.3 + torch.rand(fields, 2, places, 1, generator=generator)
+    mixture = Mixture(torch.randn(fields, places, 2, generator=generator), Normal(mean, scale, validate_args=False))
+    leverage = torch.rand(fields, places, generator=generator) ** 2 * 4
+    plain = mixture.quantile(torch.rand(fields, places, 1, generator=generator))
+    values = stretched(mixture, plain, (constant + growth * leverage).sqrt())[..., 0]
+    seen = torch.rand(fields, places, generator=generator) < 0.9
+    values = torch.where(seen, values, torch.nan)
+    return [Predicted(mixture=mixture, values=values, seen=seen, leverage=leverage, times=np.arange(fields))]
+
+
+@pytest.mark.parametrize(("constant", "growth"), [(1.0, 0.0), (0.5, 1.0), (2.0, 0.3)])
+def test_the_stretch_is_recovered_and_is_none_where_all_is_well(constant, growth) -> None:
+    area = np.full(400, 1 / 400)
+    found = fit_stretch(said(constant, growth), area, seed=0)
+    assert found == pytest.approx((constant, growth), abs=0.12)
+
+
+@pytest.mark.parametrize(("constant", "growth"), [(1.0, 0.0), (0.5, 1.0)])
+def test_scores_of_truths_drawn_as_said_are_standard_normal(constant, growth) -> None:
+    part = said(constant, growth)[0]
+    stretch = (constant + growth * part.leverage).sqrt()
+    scores = part.scores(stretch)
+    assert torch.equal(torch.isfinite(scores), part.seen)
+    drawn = scores[part.seen]
+    assert abs(drawn.mean().item()) < 0.03 and abs(drawn.std().item() - 1) < 0.03
+    error = ((part.values - part.mixture.mean[..., 0]) / part.deviation(stretch))[part.seen]
+    assert error.std().item() == pytest.approx(1, abs=0.03)

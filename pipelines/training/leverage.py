@@ -1,0 +1,221 @@
+"""How much wider members have to be than the residuals of training say: fitted on held-out times.
+
+A model's residuals on times that it learned from are too small, and smallest where the weather was most unlike the
+rest, because there the kernel of a place was fitted to it. So the second moments of what places read of their context
+are taken over the training times (`vamoh/leverage.py`), and the two numbers that turn a leverage into a variance are
+those with the best scaled CRPS on times that were held out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from pipelines.data.batches import Framing
+from pipelines.data.sphere import Lattice
+from pipelines.data.stream import Samples
+from pipelines.training.validation import predict
+from vamoh import FunctionBatch, VAMoH
+from vamoh.leverage import Leverage, packed_precision, pairs
+from vamoh.likelihoods import Mixture
+from vamoh.local import LocalTerms
+
+MOST_PLACES = 120_000
+FITTED_POINTS = 2000
+LOG_RANGE = (-8.0, 8.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """What a model says of a few held-out fields.
+
+    Attributes:
+        mixture: Over [B, N, 1].
+        values: [B, N], the truth in the model's units.
+        seen: [B, N], where there is one.
+        leverage: [B, N].
+        times: [B].
+    """
+
+    mixture: Mixture
+    values: Tensor
+    seen: Tensor
+    leverage: Tensor
+    times: NDArray[Any]
+
+    def deviation(self, stretch: Tensor) -> Tensor:
+        """Standard deviations [B, N] of the stretched distributions."""
+        parts, centre = self.mixture.components, self.mixture.mean[:, None]
+        share = self.mixture.log_weights.exp().transpose(1, 2)[..., None]
+        return stretch * (share * (parts.variance + (parts.mean - centre) ** 2)).sum(dim=1)[..., 0].sqrt()
+
+    def scores(self, stretch: Tensor) -> Tensor:
+        """Phi^-1(F(y)) [B, N], float64, of the distributions with deviations from their means stretched; NaN unseen."""
+        level = self.mixture.cdf(unstretched(self.mixture, self.values, stretch)[..., None])[..., 0].double()
+        return torch.where(self.seen, torch.special.ndtri(level.clamp(1e-6, 1 - 1e-6)), torch.nan)
+
+
+def stretched(mixture: Mixture, values: Tensor, stretch: Tensor) -> Tensor:
+    """Deviations of `values` [..., N, 1] from the mixture's mean, times `stretch` [..., N]."""
+    mean = mixture.mean
+    return mean + stretch[..., None] * (values - mean)
+
+
+def unstretched(mixture: Mixture, values: Tensor, stretch: Tensor) -> Tensor:
+    """Where `values` [B, N] lie in a mixture whose deviations are not stretched yet, [B, N]."""
+    mean = mixture.mean[..., 0]
+    return mean + (values - mean) / stretch
+
+
+def readouts(model: VAMoH, local: LocalTerms) -> Tensor:
+    """The read-outs that have the same kernels everywhere, [B, N, Q]."""
+    assert model.local is not None
+    return local.features[..., : model.local.spec.features * model.spec.channels]
+
+
+def corners(lattice: Lattice, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """What `Leverage.of` needs of places, on the lattice of its own."""
+    index, weight = lattice.corners(latitude, longitude)
+    return torch.from_numpy(index), torch.from_numpy(weight)
+
+
+@torch.no_grad()
+def fit_leverage(
+    model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int
+) -> Leverage | None:
+    """The second moments of training times; None for a model without a context.
+
+    Args:
+        model: Whose read-outs.
+        samples: Of training.
+        framing: How they were framed.
+        lattice: Of the store.
+        seed: Of the coarsening.
+    """
+    if model.local is None:
+        return None
+    framing = replace(framing, points=0)
+    every = 1
+    while len(lattice.coords) / every**2 > MOST_PLACES:
+        every += 2  # odd, so that every place within a coarse cell has its turn
+    rows, columns = (np.arange(0, size, every) for size in lattice.shape)
+    chosen = torch.from_numpy((rows[:, None] * lattice.shape[1] + columns).ravel())
+    total, count = torch.zeros(1, dtype=torch.float64), 0
+    for number, part in enumerate(samples):
+        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
+        local = model._place(batch)[1]
+        assert local is not None
+        seen = readouts(model, local)[:, chosen].double()
+        for field in seen:  # one at a time: their products are many
+            total = total + pairs(field)
+        count += len(seen)
+    moments = total / max(count, 1)
+    part_lattice = lattice.every(every)
+    area = torch.from_numpy(part_lattice.area)
+    precision = packed_precision(moments, area, count)
+    table = precision.view(*part_lattice.shape, -1)
+    ends = torch.stack([table[0].mean(dim=0), table[-1].mean(dim=0)])  # beyond them lies a pole
+    return Leverage(precision=torch.cat([precision, ends]).float(), every=every)
+
+
+@torch.no_grad()
+def predictions(
+    model: VAMoH,
+    samples: Iterable[Samples],
+    framing: Framing,
+    lattice: Lattice,
+    *,
+    leverage: Leverage | None,
+    seed: int,
+) -> Iterator[Predicted]:
+    """What a model says of whole fields, a few at a time, by one latent each."""
+    framing = replace(framing, points=0)
+    at = None if leverage is None else corners(lattice.every(leverage.every), *lattice.points)
+    for number, part in enumerate(samples):
+        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
+        assert batch.values is not None
+        generator = torch.Generator().manual_seed(seed + number)
+        noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
+        yield Predicted(
+            mixture=predict(model, batch, noise),
+            values=batch.values[..., 0],
+            seen=batch.mask.expand(len(part.fields), -1),
+            leverage=_leverage(model, batch, leverage, at),
+            times=part.times,
+        )
+
+
+def _leverage(
+    model: VAMoH, batch: FunctionBatch, leverage: Leverage | None, at: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    assert batch.values is not None
+    if leverage is None or at is None:
+        return torch.zeros_like(batch.values[..., 0])
+    local = model._place(batch)[1]
+    assert local is not None
+    return leverage.of(readouts(model, local), *at)
+
+
+def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, seed: int) -> tuple[float, float]:
+    """The constant b and the growth a with the best scaled CRPS, over points drawn by area from each field.
+
+    The CRPS itself is ruled by the places that vary most and hardly minds an ensemble that is too sure; the log score
+    is ruled by the tails. E|X - y| / E|X - X'| + log(E|X - X'|) / 2 has neither fault.
+
+    Source: Bolin and Wallin, "Local scale invariance and robustness of proper scoring rules" (2023).
+    """
+    parts = [_drawn(each, area, np.random.default_rng((seed, number))) for number, each in enumerate(predicted)]
+    weights, means, scales, values, leverage = (torch.cat(column).double() for column in zip(*parts, strict=True))
+    centre = (weights * means).sum(dim=-1)
+    between = means[:, :, None] - means[:, None]
+    both = (scales[:, :, None] ** 2 + scales[:, None] ** 2).sqrt()
+    apart = _distance(between.flatten(1), both.flatten(1), (weights[:, :, None] * weights[:, None]).flatten(1))
+    typical = leverage.mean().clamp_min(1e-12)
+
+    def law(free: Tensor) -> tuple[Tensor, Tensor]:
+        constant, growth = free.exp()
+        return constant, growth / typical
+
+    def loss(free: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        at = torch.from_numpy(free).requires_grad_()
+        constant, growth = law(at)
+        stretch = (constant + growth * leverage).sqrt()
+        inside = (centre + (values - centre) / stretch)[:, None]
+        score = (_distance(means - inside, scales, weights) / apart + 0.5 * stretch.log()).mean()
+        (slope,) = torch.autograd.grad(score, at)
+        return float(score.detach()), slope.numpy()
+
+    found = minimize(loss, np.array([0.0, -2.0]), jac=True, method="L-BFGS-B", bounds=[LOG_RANGE] * 2)
+    constant, growth = law(torch.from_numpy(found.x))
+    return float(constant), float(growth) if float(leverage.max()) > 0 else 0.0
+
+
+def _distance(mean: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
+    """E|X| of a mixture of normals, all [P, K] -> [P]."""
+    standard = mean / scale
+    folded = scale * math.sqrt(2 / math.pi) * torch.exp(-0.5 * standard**2)
+    return (weights * (folded + mean * torch.erf(standard * math.sqrt(0.5)))).sum(dim=-1)
+
+
+def _drawn(each: Predicted, area: NDArray[np.float64], rng: np.random.Generator) -> tuple[Tensor, ...]:
+    """Weights, means and scales [P, K], values and leverage [P] of some observed points."""
+    size = min(FITTED_POINTS, len(area))
+    at = torch.from_numpy(rng.choice(len(area), size, replace=False, p=area))
+    seen = each.seen[:, at]
+    mixture = each.mixture
+    components = (mixture.components.mean, mixture.components.stddev)  # [B, K, N, 1]
+    share = mixture.log_weights.exp()[:, at][seen]
+    return (
+        share,
+        *(part[:, :, at, 0].transpose(1, 2)[seen] for part in components),
+        each.values[:, at][seen],
+        (each.leverage[:, at][seen]),
+    )

@@ -1,0 +1,80 @@
+"""Laws of the leverage: the variance of a prediction, a function of the state alone."""
+
+import pytest
+import torch
+
+from vamoh.leverage import PRIOR_SAMPLES, Leverage, packed_precision, pairs
+
+AREA = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+def states(samples: int = 40, places: int = 3, size: int = 4) -> torch.Tensor:
+    """What three places read at 40 times, correlated, in other units at each place."""
+    generator = torch.Generator().manual_seed(1)
+    mixed = torch.randn(places, size, size, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(samples, places, size, generator=generator, dtype=torch.float64)
+    return torch.einsum("tpq,pqr->tpr", drawn, mixed)
+
+
+def fitted(read: torch.Tensor) -> Leverage:
+    return Leverage(precision=packed_precision(pairs(read).mean(dim=0), AREA, len(read)), constant=0.5, growth=2.0)
+
+
+def at_the_places(read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    count = read.shape[1]
+    return torch.arange(count)[:, None], torch.ones(count, 1, dtype=read.dtype)
+
+
+def test_it_is_the_quadratic_form_of_the_inverse_second_moments() -> None:
+    read = states()
+    found = fitted(read).of(read, *at_the_places(read))
+    moments = torch.einsum("tpq,tpr->pqr", read, read) / len(read)
+    prior = torch.einsum("p,pqr->qr", AREA, moments) * PRIOR_SAMPLES / len(read)
+    expected = torch.einsum("tpq,pqr,tpr->tp", read, torch.linalg.inv(moments + prior), read) / read.shape[-1]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_without_a_prior_its_mean_over_training_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vamoh.leverage.PRIOR_SAMPLES", 0.0)
+    read = states()
+    mean = fitted(read).of(read, *at_the_places(read)).mean(dim=0)
+    torch.testing.assert_close(mean, torch.ones_like(mean), rtol=1e-6, atol=0)
+
+
+def test_it_does_not_mind_the_units_of_what_is_read() -> None:
+    read = states()
+    scaled = fitted(read * 7.0).of(read * 7.0, *at_the_places(read))
+    torch.testing.assert_close(scaled, fitted(read).of(read, *at_the_places(read)), rtol=1e-6, atol=0)
+
+
+def test_it_is_never_negative_and_grows_with_the_square_of_the_state() -> None:
+    read, law = states(), fitted(states())
+    once, twice = (law.of(factor * read, *at_the_places(read)) for factor in (1.0, 2.0))
+    assert (once > 0).all()
+    torch.testing.assert_close(twice, 4 * once)
+
+
+def test_between_places_it_is_between() -> None:
+    read, law = states(), fitted(states())
+    index, weight = torch.tensor([[0, 2]]), torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    here = read[:, :1]
+    ends = [law.of(here, torch.tensor([[place]]), torch.ones(1, 1, dtype=torch.float64)) for place in (0, 2)]
+    torch.testing.assert_close(law.of(here, index, weight), 0.25 * ends[0] + 0.75 * ends[1])
+
+
+def test_the_stretch_is_the_root_of_a_line() -> None:
+    torch.testing.assert_close(fitted(states()).stretch(torch.tensor([0.0, 1.75])), torch.tensor([0.5**0.5, 2.0]))
+
+
+def test_in_a_regression_the_error_grows_with_it_as_it_says() -> None:
+    """Least squares on 20 states: E[error^2] = noise^2 (1 + Q h / n) for a state of leverage h, over many fits."""
+    generator = torch.Generator().manual_seed(3)
+    read = states(samples=20, places=1)[:, 0]
+    asked = torch.cat([read[:3], 3 * read[3:6]])
+    noise = torch.randn(20_000, 20, generator=generator, dtype=torch.float64)
+    kernels = noise @ torch.linalg.pinv(read).T  # errors of the fitted kernels
+    found = 1 + ((kernels @ asked.T) ** 2).mean(dim=0)
+    moments = pairs(read[:, None]).mean(dim=0)
+    law = Leverage(precision=packed_precision(moments, torch.ones(1, dtype=torch.float64), 10**9))  # no prior
+    leverage = law.of(asked[:, None], torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.float64))[:, 0]
+    torch.testing.assert_close(found, 1 + read.shape[-1] * leverage / len(read), rtol=0.05, atol=0)
