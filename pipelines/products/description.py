@@ -6,11 +6,10 @@ import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import numpy as np
 import xarray as xr
 
 from pipelines.data.times import calendar_of
-from pipelines.products.doubts import doubts
+from pipelines.products.doubts import doubts, taught
 from pipelines.products.tiles import Job
 
 _AXES = {
@@ -25,6 +24,7 @@ _LETTERS = {"time": "T", "latitude": "Y", "longitude": "X"}
 def described(dataset: xr.Dataset, job: Job) -> xr.Dataset:
     """Give the attributes; what the model is asked beyond its training is a warning, too."""
     plan, origin = job.teller.checkpoint.plan, job.teller.origin
+    calibration = job.teller.checkpoint.calibration
     for name, attrs in _AXES.items():
         dataset[name].attrs = dict(attrs)
         dataset[name].encoding = {"_FillValue": None}  # a coordinate has no gaps
@@ -39,18 +39,20 @@ def described(dataset: xr.Dataset, job: Job) -> xr.Dataset:
         dataset["station"].attrs = {"long_name": "station name", "cf_role": "timeseries_id"}
     for name, variable in job.variables.items():
         dataset[name].attrs = dict(variable.attrs)
-    found = doubts(plan, job.lattice, job.target)
+    found = doubts(plan, job.given, job.target, str(job.field.attrs.get("cell_methods", "")))
     for doubt in found:
         warnings.warn(doubt, UserWarning, stacklevel=2)
     every = None if plan.config.context is None else plan.config.context.every
     program = f"vamoh {version('vamoh')}"
     model = f"{origin.get('model', '')} {origin.get('version', '')}".strip()
     asked = f"{job.members} members, seed {job.seed}" + (f", {job.conserve} conserved" if job.conserve else "")
+    told = f"model {model} (weights {job.teller.fingerprint}, trained on data {plan.fingerprint[:12]})"
+    now, earlier = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", str(job.field.attrs.get("history", ""))
     dataset.attrs = {
         "Conventions": "CF-1.11",
         "title": "Downscaled 2 metre temperature",
         "source": f"VAMoH {model}".strip(),
-        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {program}: downscaled with model {model}, {asked}",
+        "history": f"{now} {program}: downscaled with {told}, {asked}\n{earlier}".strip(),
         "references": "https://arxiv.org/abs/2302.06223",
         "program": program,
         "model": origin.get("model", ""),
@@ -60,7 +62,8 @@ def described(dataset: xr.Dataset, job: Job) -> xr.Dataset:
         "model_data_fingerprint": plan.fingerprint,
         "model_trained": f"{plan.trained_from} to {plan.trained_to}",
         "model_context_every": str(every),
-        "model_grid_degrees": f"{np.rad2deg(plan.lattice.spacing_rad):.4g}",
+        **taught(plan),
+        "calibration": "" if calibration is None else f"conformal, {calibration.about}",
         "seed": job.seed,
         "conserved": job.conserve or "",
         "warnings": " ".join(found),

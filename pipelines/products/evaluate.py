@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
+from pipelines.data.means import block_means
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store, open_store
 from pipelines.data.times import label
-from pipelines.products import baselines, skill
+from pipelines.products import diagnosis, skill
+from pipelines.products.baselines import Forecasts, competitors
 from pipelines.products.downscale import on_target, one_thread_a_block
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.targets import Target
@@ -23,7 +27,6 @@ from vamoh import VAMoH
 
 SYSTEM = "vamoh"
 Scores = dict[str, dict[str, float]]
-Forecasts = dict[str, xr.DataArray | xr.Dataset]
 
 
 def evaluate(
@@ -36,6 +39,9 @@ def evaluate(
     members: int = 32,
     seed: int = 0,
     reference: str | None = None,
+    attention: float = 0.0,
+    curve: Sequence[int] = (),
+    report: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a model on a part of a store.
 
@@ -52,9 +58,13 @@ def evaluate(
         members: Of the ensemble. Its CRPS is that of M equal steps, which is a little above the distribution's.
         seed: Of the members.
         reference: The training store, where `store` is another one: the baselines learn from it.
+        attention: Seconds to train a window-attention model for, as one more baseline; 0 leaves it out.
+        curve: Also score coarse fields of these factors, and the model's own outputs coarser than the store's grid.
+        report: Also write a page with maps, spectra, ranks and the curve.
 
     Returns:
-        `scores` (area weighted), `scores_unweighted` (every grid point alike), and what they are of.
+        `scores` (area weighted), `scores_unweighted` (every grid point alike), what they are of, and of a downscaling
+        model `scales` and `reliability` (see `diagnosis`) and the `curve` (see there).
 
     Raises:
         ValueError: If the split is empty, or the store's grid is too small for the factor.
@@ -88,21 +98,70 @@ def evaluate(
         )
     if every < 1 or factor % every or factor == every:
         raise ValueError(f"--every must divide the factor {factor} and be less than it, got {every}")
-    coarse, truth = truth[:, ::factor, ::factor], truth[:, ::every, ::every]
     teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
-    forecasts = {SYSTEM: members_of(teller, coarse, truth, members=members, seed=seed)}
-    latitude, longitude = truth["latitude"].values, truth["longitude"].values
-    forecasts["bilinear"] = baselines.bilinear(coarse, latitude, longitude)
-    forecasts["bicubic"] = baselines.bicubic(coarse, latitude, longitude)
-    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth, every)
-    if learned is not None:
-        ahead = factor // every
-        for name, baseline in (("mean residual", baselines.MeanResidual()), ("local ridge", baselines.LocalRidge())):
-            forecasts[name] = baseline.fit(learned, learned[:, ::ahead, ::ahead]).predict(coarse)
+    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
+    trial = Trial(teller=teller, truth=truth, learned=learned, seed=seed)
+    coarse, wanted, forecasts = trial.run(factor, every, members=members, attention=attention)
     about |= {"task": "downscaling", "factor": factor, "every": every, "members": members, "seed": seed}
     if learned is None:
         about["note"] = "baselines that learn are left out: give the training store as reference"
-    return about | _scored(forecasts, truth)
+    result = about | _scored(forecasts, wanted)
+    result["scales"] = diagnosis.scales(forecasts, wanted)
+    ensemble = forecasts[SYSTEM]
+    assert isinstance(ensemble, xr.DataArray)
+    result["reliability"] = diagnosis.reliability(ensemble, wanted, factor // every)
+    if curve:
+        from pipelines.products.curve import skill_curve
+
+        result["curve"] = skill_curve(trial, sorted(set(curve)), own=factor)
+    if report is not None:
+        from pipelines.products.evaluation_report import write_evaluation
+
+        result["report"] = str(write_evaluation(report, result, coarse, wanted, forecasts))
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A model on held-out fields, beside its competitors.
+
+    Attributes:
+        teller: The model.
+        truth: The held-out fields (time, latitude, longitude), kelvin.
+        learned: The fields that it learned from, on the same grid; None where they are not known.
+        seed: Of the members.
+    """
+
+    teller: Downscaler
+    truth: xr.DataArray
+    learned: xr.DataArray | None
+    seed: int
+
+    def run(
+        self, factor: int, every: int = 1, *, members: int, attention: float = 0.0
+    ) -> tuple[xr.DataArray, xr.DataArray, Forecasts]:
+        """The coarse fields, truth where it is asked for, and what every system makes of the one for the other."""
+        means = self.teller.checkpoint.plan.framing.kind == "means"
+        coarse, wanted = coarsened(self.truth, factor, means=means), self.truth[:, ::every, ::every]
+        learned = None
+        if self.learned is not None:
+            learned = self.learned[:, ::every, ::every], coarsened(self.learned, factor, means=means)
+        forecasts: Forecasts = {SYSTEM: members_of(self.teller, coarse, wanted, members=members, seed=self.seed)}
+        return coarse, wanted, forecasts | competitors(coarse, wanted, learned, attention=attention)
+
+
+def coarsened(field: xr.DataArray, factor: int, *, means: bool = False) -> xr.DataArray:
+    """Every `factor`-th point of fields (time, latitude, longitude), or the means of blocks of so many."""
+    if not means:
+        return field[:, ::factor, ::factor]
+    values, lattice = block_means(field.values, Lattice.of(field), factor)
+    return xr.DataArray(
+        values,
+        dims=field.dims,
+        coords={"time": field["time"], "latitude": lattice.latitude, "longitude": lattice.longitude},
+        name=field.name,
+        attrs={**field.attrs, "cell_methods": "area: mean"},
+    )
 
 
 def default_factor(plan: Plan) -> int:
@@ -122,18 +181,10 @@ def members_of(
 
 def _scored(forecasts: Forecasts, truth: xr.DataArray) -> dict[str, Scores]:
     """Scores of every system, area weighted and not."""
-    tables: dict[str, Scores] = {}
-    for key, weighted in (("scores", True), ("scores_unweighted", False)):
-        table: Scores = {}
-        for name, forecast in forecasts.items():
-            if isinstance(forecast, xr.Dataset):
-                table[name] = skill.gaussian_scores(forecast["mean"], forecast["std"], truth, weighted=weighted)
-            elif "realization" in forecast.dims:
-                table[name] = skill.ensemble_scores(forecast, truth, weighted=weighted)
-            else:
-                table[name] = skill.point_scores(forecast, truth, weighted=weighted)
-        tables[key] = table
-    return tables
+    return {
+        key: {name: skill.scores_of(forecast, truth, weighted=weighted) for name, forecast in forecasts.items()}
+        for key, weighted in (("scores", True), ("scores_unweighted", False))
+    }
 
 
 def samples_of(opened: Store, plan: Plan, split: str) -> np.ndarray:
@@ -156,12 +207,12 @@ def samples_of(opened: Store, plan: Plan, split: str) -> np.ndarray:
     return chosen
 
 
-def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray, every: int = 1) -> xr.DataArray | None:
+def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
     """What the model learned from and was chosen by, if this is its store and the grid is the one that is scored."""
     if opened.fingerprint != plan.fingerprint:
         return None
     split = split_of(plan.config, opened)
-    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))[:, ::every, ::every]
+    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))
     same = all(np.array_equal(learned[axis].values, truth[axis].values) for axis in ("latitude", "longitude"))
     return learned.load() if same else None
 

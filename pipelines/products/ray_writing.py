@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from ray.util import ActorPool
 
 from pipelines.products.downscale import ask
 from pipelines.products.writing import write_block
+from pipelines.training.cluster import started_ray
 from pipelines.training.registry import resolve
 
 
@@ -43,7 +41,7 @@ def by_ray(again: dict[str, Any], stage: Path, pending: Sequence[int], workers: 
     given = dict(again, model=str(resolve(again["model"])[0].absolute()), input=_absolute(again["input"]))
     given["request"] = {key: _absolute(value) if key in ("like", "points") else value
                         for key, value in again["request"].items()}  # fmt: skip
-    with _ray(workers):
+    with started_ray(workers):
         remote: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Writer)
         count = min(workers, len(pending))
         pool: Any = ActorPool([remote.remote(given, str((stage / "data.zarr").absolute())) for _ in range(count)])
@@ -53,18 +51,3 @@ def by_ray(again: dict[str, Any], stage: Path, pending: Sequence[int], workers: 
 def _absolute(place: Any) -> Any:  # noqa: ANN401 - a path, a URL or nothing
     """A worker may have another working directory."""
     return str(Path(place).absolute()) if place is not None and "://" not in str(place) else place
-
-
-@contextmanager
-def _ray(workers: int) -> Iterator[None]:
-    """The Ray at RAY_ADDRESS, or one on this machine for as long as it is needed."""
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    room = None if address else max(workers, os.cpu_count() or 1)
-    ray.init(address or "local", num_cpus=room, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()

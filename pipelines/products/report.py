@@ -39,6 +39,23 @@ class Score:
     target: float | None = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A further table of texts.
+
+    Attributes:
+        title: above it.
+        header: of the columns.
+        rows: a name and its values each.
+        note: below it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
 SCORES: Mapping[str, Score] = {
     "rmse": Score(header="RMSE", explanation="root mean square error of the (mean) field; lower is better"),
     "mae": Score(header="MAE", explanation="mean absolute error of the (mean) field; lower is better"),
@@ -74,6 +91,7 @@ def write_report(
     provenance: Mapping[str, object],
     units: str = "K",
     reference: str = "bilinear",
+    tables: Sequence[Table] = (),
 ) -> Path:
     """Write the page.
 
@@ -86,6 +104,7 @@ def write_report(
         provenance: name to value: data licence and attribution, model, run, seed, versions, command.
         units: of the scores.
         reference: the method that ours is compared with in the headline, where it is in the table.
+        tables: further ones, below the figures.
 
     Returns:
         The path.
@@ -105,6 +124,7 @@ def write_report(
         headline=_headline(scores_table, units, reference),
         scores=_table(scores_table, units, reference),
         figures="\n".join(_figure(*figure) for figure in figures),
+        tables="\n".join(map(_further, tables)),
         provenance="\n".join(
             f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items()
         ),
@@ -160,6 +180,20 @@ def _table(table: Mapping[str, Mapping[str, float]], units: str, reference: str)
     )
 
 
+def _further(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr>'
+        for name, *texts in table.rows
+    )
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return (
+        f'<h3>{escape(table.title)}</h3><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(table.title)}"><table class="small"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+        f"</table></div>{note}"
+    )
+
+
 def _best(table: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
     """The methods whose printed score is closest to perfect; nobody is best without company."""
     target = SCORES[key].target
@@ -178,7 +212,7 @@ def _best(table: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
 def _cell(score: float | None, *, emphasised: bool) -> str:
     if score is None or not np.isfinite(score):
         return "<td>–</td>"
-    text = f"{score:.3f}".replace("-", "−")
+    text = f"{round(score, 3) + 0.0:.3f}".replace("-", "−")  # adding zero makes -0.000 one without a sign
     return f'<td class="best">★&nbsp;{text}</td>' if emphasised else f"<td>{text}</td>"
 
 

@@ -187,6 +187,14 @@ def point_scores(forecast: xr.DataArray, truth: xr.DataArray, *, weighted: bool 
     }
 
 
+def scores_of(forecast: xr.DataArray | xr.Dataset, truth: xr.DataArray, *, weighted: bool = True) -> dict[str, float]:
+    """All scores of an ensemble, of a normal distribution (`mean` and `std`) or of a single field."""
+    if isinstance(forecast, xr.Dataset):
+        return gaussian_scores(forecast["mean"], forecast["std"], truth, weighted=weighted)
+    scored = ensemble_scores if MEMBERS in forecast.dims else point_scores
+    return scored(forecast, truth, weighted=weighted)
+
+
 def _mean(score: xr.DataArray, keep: Sequence[str], weights: xr.DataArray | None) -> xr.DataArray:
     return aggregate(score, reduce_dims=[d for d in score.dims if d not in keep], weights=weights)
 

@@ -15,6 +15,7 @@ from pipelines.products.skill import area_weights
 Array = NDArray[np.float64]
 
 EARTH_RADIUS_KM = 6371.0
+HALF = 0.5  # of the power of truth: more error than that, and a wave is not resolved
 _TINY = 1e-30  # below any power, above zero, so that its logarithm exists
 
 
@@ -73,6 +74,35 @@ def zonal_spectrum(field: xr.DataArray, *, south: float = -60.0, north: float = 
         name="power",
         attrs={"long_name": "power spectral density", **({"units": f"{units}2 km"} if units else {})},
     )
+
+
+def effective_resolution(error: xr.DataArray, truth: xr.DataArray) -> float:
+    """The wavelength, km, down to which a field's error has less than half the power of truth.
+
+    Power alone would credit detail in the wrong place: noise has it too.
+
+    Args:
+        error: `zonal_spectrum` of the field minus truth.
+        truth: `zonal_spectrum` of truth.
+
+    Returns:
+        The shortest wavelength if all are resolved, infinity if not even the longest is; NaN where nothing is known.
+
+    Source: Ballarotta et al. 2019, "On the resolutions of ocean altimetry maps", Section 3.
+    """
+    wavelength, ratio = truth["wavelength"].values, (error / truth).values
+    if not np.isfinite(ratio).all():
+        return float("nan")
+    lost = np.flatnonzero(ratio >= HALF)
+    if not lost.size:
+        return float(wavelength.min())
+    first = int(lost[0])  # wavelengths decrease
+    if first == 0:
+        return float("inf")
+    between = np.log([ratio[first - 1], ratio[first]])
+    along = (np.log(HALF) - between[0]) / (between[1] - between[0])
+    ends = np.log(wavelength[[first - 1, first]])
+    return float(np.exp(ends[0] + along * (ends[1] - ends[0])))
 
 
 def _density(rows: Array, spacing_km: Array, *, periodic: bool) -> Array:

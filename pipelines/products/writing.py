@@ -149,7 +149,7 @@ def _key(asked: Asked) -> str:
     for first in range(0, job.field.sizes["time"], BLOCK_TIMES):
         content.update(job.field[first : first + BLOCK_TIMES].values)
     digest = hashlib.sha256(content.hexdigest().encode())
-    for axis in (job.target.latitude, job.target.longitude):
+    for axis in (job.target.latitude, job.target.longitude, job.given.latitude, job.given.longitude):
         digest.update(axis.tobytes())
     said = (
         job.teller.fingerprint, job.members, job.seed, job.also, job.conserve, job.target.names, job.chunks,

@@ -2,6 +2,9 @@
 
 checkpoint.json         the plan (config, spec, scaling, lattice, data fingerprint), progress, metrics, versions
 model.safetensors       the weights that are used (their moving average)
+background.safetensors  only of a model for any set of points: training fields
+statics.safetensors     only of a model that is told fields that do not change
+leverage.safetensors    only of a downscaling model whose members are fitted: how its training states spread
 state.safetensors       only where training may go on: the raw weights and the optimiser's moments
 """
 
@@ -23,11 +26,15 @@ from torch import Tensor
 
 from pipelines.config import parse_config
 from pipelines.data.atomic import written_beside
+from pipelines.data.background import Background
 from pipelines.data.batches import Scaling
 from pipelines.data.normalize import Statistics
 from pipelines.data.sphere import Lattice
+from pipelines.data.static import StaticField
 from pipelines.training.plan import Plan
 from vamoh import VAMoH
+from vamoh.conformal import ConformalMap
+from vamoh.leverage import Leverage
 from vamoh.random_field import RandomField
 
 FORMAT = 1
@@ -43,6 +50,8 @@ class Checkpoint:
         epoch: Epochs completed.
         metrics: Of the last validation.
         random_field: The spatial law of members, once it is fitted.
+        leverage: How much wider they are where the state is unlike those of training, once it is fitted.
+        calibration: The conformal map of their scores, where one was asked for.
         versions: Of the libraries that wrote it.
         best, stale: The best validation so far (its CRPS), and how many came after it, for a resumed run.
         stream: Where the stream of samples is, in the midst of an epoch too.
@@ -53,6 +62,8 @@ class Checkpoint:
     epoch: int
     metrics: dict[str, float] = field(default_factory=dict)
     random_field: RandomField | None = None
+    leverage: Leverage | None = None
+    calibration: ConformalMap | None = None
     versions: dict[str, str] = field(default_factory=dict)
     best: float | None = None
     stale: int = 0
@@ -83,6 +94,14 @@ def take_snapshot(
         training: The raw model and its optimiser, where training may go on.
     """
     files = {"model.safetensors": _copied(weights.state_dict())}
+    background = checkpoint.plan.background
+    if background is not None:
+        files["background.safetensors"] = {"fields": torch.from_numpy(background.fields)}
+    if checkpoint.plan.statics:
+        told = {f"static.{each.name}": torch.from_numpy(each.values) for each in checkpoint.plan.statics}
+        files["statics.safetensors"] = told
+    if checkpoint.leverage is not None:
+        files["leverage.safetensors"] = _copied({"precision": checkpoint.leverage.precision})
     if training is not None:
         model, optimizer = training
         raw = {f"weights.{key}": value for key, value in model.state_dict().items()}
@@ -138,7 +157,10 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
             raise ValueError("its checkpoint.json holds no description")
         if tree.get("format") != FORMAT:
             raise ValueError(f"it has format {tree.get('format')}, this program reads {FORMAT}")
-        checkpoint, vertices = _read(tree)
+        fields = load_file(folder / "background.safetensors") if tree.get("background") else {}
+        fields |= load_file(folder / "leverage.safetensors") if tree.get("leverage") else {}
+        fields |= load_file(folder / "statics.safetensors") if tree.get("statics") else {}
+        checkpoint, vertices = _read(tree, fields)
         model = VAMoH(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except _DAMAGE as error:
@@ -213,6 +235,8 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "trained_from": plan.trained_from,
         "trained_to": plan.trained_to,
+        "background": None if plan.background is None else plan.background.to_json(),
+        "statics": [each.to_json() for each in plan.statics],
         "epoch": checkpoint.epoch,
         "metrics": dict(checkpoint.metrics),
         "stream": dict(checkpoint.stream),
@@ -220,24 +244,36 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
         "best": checkpoint.best,
         "stale": checkpoint.stale,
         "random_field": None if checkpoint.random_field is None else asdict(checkpoint.random_field),
+        "leverage": _leverage_law(checkpoint.leverage),
+        "calibration": None if checkpoint.calibration is None else asdict(checkpoint.calibration),
         "versions": checkpoint.versions,
     }
 
 
-def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
+def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoint, tuple[int, ...] | None]:
     # The spec is read through the config's own model section, so that it is validated the same way.
     spec = parse_config(tree["config"] | {"model": tree["spec"]}, "its spec").model
+    lattice = Lattice(latitude=np.asarray(tree["latitude"]), longitude=np.asarray(tree["longitude"]))
+    about = tree.get("background")
     plan = Plan(
         config=parse_config(tree["config"], "its config"),
         spec=spec,
         scaling=Scaling(**tree["scaling"]),
         statistics=Statistics.from_json(tree["statistics"]),
-        lattice=Lattice(latitude=np.asarray(tree["latitude"]), longitude=np.asarray(tree["longitude"])),
+        lattice=lattice,
         variable=tree["variable"],
         fingerprint=tree["fingerprint"],
         trained_from=tree["trained_from"],
         trained_to=tree["trained_to"],
+        background=None if about is None else Background.from_json(about, fields["fields"].numpy(), lattice),
+        statics=tuple(
+            StaticField.from_json(each, fields[f"static.{each['name']}"].numpy()) for each in tree.get("statics", ())
+        ),
     )
+    leverage: dict[str, Any] | None = tree.get("leverage")
+    calibration: dict[str, Any] | None = tree.get("calibration")
+    if calibration is not None:
+        calibration = calibration | {name: tuple(calibration[name]) for name in ("levels", "radii")}
     law: dict[str, Any] | None = tree["random_field"]
     if law is not None:
         law = law | {"lengths": tuple(law["lengths"]), "weights": tuple(law["weights"])}
@@ -246,6 +282,8 @@ def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
         epoch=tree["epoch"],
         metrics=tree["metrics"],
         random_field=None if law is None else RandomField(**law),
+        leverage=None if leverage is None else Leverage(precision=fields["precision"], **leverage),
+        calibration=None if calibration is None else ConformalMap(**calibration),
         versions=tree["versions"],
         best=tree["best"],
         stale=tree.get("stale", 0),
@@ -253,6 +291,12 @@ def _read(tree: dict[str, Any]) -> tuple[Checkpoint, tuple[int, ...] | None]:
         sums=tree.get("sums", {}),
     )
     return checkpoint, tuple(tree["vertices"]) or None
+
+
+def _leverage_law(leverage: Leverage | None) -> dict[str, Any] | None:
+    if leverage is None:
+        return None
+    return {"every": leverage.every, "constant": leverage.constant, "growth": leverage.growth}
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.config import Config
-from pipelines.data.batches import Framing, Scaling
+from pipelines.data.background import Background, spaced_fields
+from pipelines.data.batches import Framing, Kind, Scaling
+from pipelines.data.coarsening import drawn_places
+from pipelines.data.means import block_means
 from pipelines.data.normalize import Statistics, statistics
 from pipelines.data.sphere import NUM_SUN_COVARIATES, Lattice
 from pipelines.data.split import Split, split_samples
+from pipelines.data.static import StaticField, lapse, open_statics, with_slopes
 from pipelines.data.store import Store
 from vamoh import ModelSpec, VAMoH
 
 SAMPLED_FIELDS = 64
+TUNED_SETS = 4
 BOUNDED = ("bernoulli", "continuous_bernoulli", "discretised_logistic")
 
 
@@ -35,6 +40,8 @@ class Plan:
         variable: Name of the values.
         fingerprint: Of the store's content.
         trained_from, trained_to: First and last training or validation time, ISO text.
+        background: What a context of kind "scattered" is made with.
+        statics: Fields that do not change, which the model is told at every place.
     """
 
     config: Config
@@ -46,15 +53,22 @@ class Plan:
     fingerprint: str
     trained_from: str
     trained_to: str
+    background: Background | None = None
+    statics: tuple[StaticField, ...] = ()
 
     @property
     def framing(self) -> Framing:
         """How this run's fields become batches."""
+        context = self.config.context
         return Framing(
             scaling=self.scaling,
-            factors=None if self.config.context is None else self.config.context.factors,
+            factors=None if context is None else context.factors,
             points=self.config.training.points,
             bounded=self.spec.likelihood in BOUNDED,
+            kind="points" if context is None else context.kind,
+            noise=0.0 if context is None else context.noise,
+            background=self.background,
+            statics=self.statics,
         )
 
     def new_model(self) -> VAMoH:
@@ -76,11 +90,15 @@ def split_of(config: Config, store: Store) -> Split:
     )
 
 
-def make_plan(config: Config, store: Store) -> Plan:
+def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan:
     """Resolve a config against a store.
 
+    Args:
+        config, store: See there.
+        statics: Files of fields that do not change (orography), for a model with a context.
+
     Raises:
-        ValueError: If the store's kind, grid or length does not suit the config.
+        ValueError: If the store's kind, grid or length does not suit the config, or a static field not the store.
     """
     if store.domain != "sphere":
         raise ValueError(
@@ -100,7 +118,10 @@ def make_plan(config: Config, store: Store) -> Plan:
     known = np.sort(np.concatenate([split.train, split.validation]))
     times = store.field[store.field.dims[0]].values[known]
     numbers = statistics(store.field.isel({store.field.dims[0]: split.train}))
-    spec, scaling = config.model, None
+    if statics and config.context is None:
+        raise ValueError("--static is for downscaling: the classic model is told nothing but the field")
+    spec, scaling, background = config.model, None, None
+    told: tuple[StaticField, ...] = ()
     if config.context is not None and spec.local is not None:
         factors = config.context.factors
         if min(lattice.shape) <= factors[1]:
@@ -108,11 +129,15 @@ def make_plan(config: Config, store: Store) -> Plan:
                 f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: "
                 "lower context.every"
             )
-        residual = _residual_std(store, split, lattice, factors)
+        scattered = config.context.kind == "scattered"
+        told = open_statics(statics, lattice)
+        residual, told = _residual_std(store, split, lattice, factors, config.context.kind, told)
+        if scattered and residual > 0:
+            background, residual = _background(store, split, lattice, factors, residual, config.seed)
         scaling = Scaling(offset=numbers.mean, scale=residual)
         spec = replace(
             spec,
-            covariates=NUM_SUN_COVARIATES,
+            covariates=NUM_SUN_COVARIATES + scattered + len(told),
             context_scale=numbers.std / residual,
             local=replace(
                 spec.local,
@@ -136,6 +161,8 @@ def make_plan(config: Config, store: Store) -> Plan:
         fingerprint=store.fingerprint,
         trained_from=_stamp(times[0]),
         trained_to=_stamp(times[-1]),
+        background=background,
+        statics=told,
     )
 
 
@@ -158,20 +185,59 @@ def _resolutions(lattice: Lattice, levels: int, finest: float) -> tuple[int, ...
     return tuple(max(1, round(cells / 2**level)) for level in reversed(range(levels)))
 
 
-def _residual_std(store: Store, split: Split, lattice: Lattice, factors: tuple[int, int]) -> float:
-    """Standard deviation of truth minus interpolated context, kelvin, over a sample of the training fields."""
+def _background(
+    store: Store, split: Split, lattice: Lattice, factors: tuple[int, int], residual: float, seed: int
+) -> tuple[Background, float]:
+    """What training fields have in common, and the root mean square of what it misses of them, kelvin."""
+    chosen = split.train[spaced_fields(len(split.train), len(lattice.coords))]
+    part = store.field.isel({store.field.dims[0]: chosen})
+    background = Background.of(part.values, part[store.field.dims[0]].values, lattice)
+    rng = np.random.default_rng(seed)
+    sets = [drawn_places(lattice, factors, rng) for _ in range(TUNED_SETS)]
+    return background.tuned([(lattice.points[0][at], lattice.points[1][at]) for at in sets], rng, residual)
+
+
+def _residual_std(
+    store: Store,
+    split: Split,
+    lattice: Lattice,
+    factors: tuple[int, int],
+    kind: Kind,
+    told: tuple[StaticField, ...] = (),
+) -> tuple[float, tuple[StaticField, ...]]:
+    """Standard deviation of truth minus interpolated context, kelvin, over a sample of the training fields.
+
+    Of static fields the slopes are fitted, and what they explain is taken off.
+    """
     factor = round((factors[0] + factors[1]) / 2)
     coarse = lattice.every(factor)
-    total, weight = 0.0, 0.0
+    total, weight, explained = 0.0, 0.0, np.zeros(len(lattice.coords))
+    if told:
+        missed = []
+        for field in _some_fields(store, split):
+            values, coarse = _coarse(field, lattice, factor, kind)
+            if np.isfinite(values).any():
+                missed.append(field.ravel() - coarse.interpolate(values.reshape(1, -1), *lattice.points)[0])
+        told = with_slopes(told, np.mean(missed, axis=0), lattice, coarse) if missed else told
+        explained = lapse(told, lattice.points, coarse)
     for field in _some_fields(store, split):
-        known = field[::factor, ::factor].reshape(1, -1)
+        values, coarse = _coarse(field, lattice, factor, kind)
+        known = values.reshape(1, -1)
         if not np.isfinite(known).any():
             continue
-        squares = (field.ravel() - coarse.interpolate(known, *lattice.points)[0]) ** 2
+        squares = (field.ravel() - coarse.interpolate(known, *lattice.points)[0] - explained) ** 2
         seen = np.isfinite(squares)
         total += float((squares * lattice.area)[seen].sum())
         weight += float(lattice.area[seen].sum())
-    return float(np.sqrt(total / weight)) if weight else 0.0
+    return (float(np.sqrt(total / weight)) if weight else 0.0), told
+
+
+def _coarse(field: NDArray[Any], lattice: Lattice, factor: int, kind: Kind) -> tuple[NDArray[Any], Lattice]:
+    """What is known of a field [n, m] in training, where a factor is fixed."""
+    if kind == "means":
+        means, where = block_means(field[None], lattice, factor)
+        return means[0], where
+    return field[::factor, ::factor], lattice.every(factor)
 
 
 def _some_fields(store: Store, split: Split) -> Iterator[NDArray[Any]]:

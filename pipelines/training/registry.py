@@ -1,7 +1,7 @@
 """Registered models: a checkpoint under a name, with versions and aliases, and the way from a MODEL to its checkpoint.
 
-MODEL is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, an MLflow run id, or a checkpoint folder. A name's first version
-becomes `champion`, later ones `challenger`.
+MODEL is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, an MLflow run id, or a checkpoint folder. What changes a name's
+versions and aliases stands in pipelines/training/champions.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -18,12 +18,13 @@ import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipelines.training.card import Facts, facts_of
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint
 from pipelines.training.tracking import client, tracking_uri
 from vamoh import VAMoH
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-PAST = "past_champions"
+PROMOTION, EVALUATION = "promotion", "evaluation."  # tags of a version
 ARTIFACT = "checkpoint"
 _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?$")
 _RUN = re.compile(r"^[0-9a-f]{32}$")
@@ -37,30 +38,6 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ValueError(f"a model's name is letters, digits, '-', '_' and '.', got {name!r}")
-
-
-def register_version(name: str, run_id: str, scores: dict[str, float]) -> str:
-    """Register the best checkpoint of a run (its artifact) and give it its alias; returns the version.
-
-    Args:
-        name: The registered model's.
-        run_id: The run whose artifact it is.
-        scores: Kept as tags of the version.
-    """
-    check_name(name)
-    mlflow = client()
-    try:
-        mlflow.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    run = mlflow.get_run(run_id)
-    source = f"{run.info.artifact_uri}/{ARTIFACT}"
-    tags = {key: f"{value:.6g}" for key, value in scores.items()}
-    version = mlflow.create_model_version(name, source, run_id, tags=tags)
-    alias = CHALLENGER if CHAMPION in mlflow.get_registered_model(name).aliases else CHAMPION
-    mlflow.set_registered_model_alias(name, alias, version.version)
-    return str(version.version)
 
 
 def version_uri(name: str, version: str) -> str:
@@ -81,50 +58,6 @@ def champion_of(name: str) -> str | None:
     return None if found is None else str(found)
 
 
-def promote(name: str, version: str, record: Mapping[str, Any] | None = None) -> None:
-    """Make a version the champion, and remember which was before it.
-
-    Args:
-        name, version: Of the registered model.
-        record: Why; kept as the version's tag `promotion`.
-
-    Raises:
-        ValueError: If there is no such version.
-    """
-    mlflow, before = client(), champion_of(name)
-    _version(version_uri(name, version))
-    past = [each for each in _past(name) if each != version]
-    _remember(name, past if before in (None, version) else [*(each for each in past if each != before), str(before)])
-    mlflow.set_registered_model_alias(name, CHAMPION, version)
-    if str(mlflow.get_registered_model(name).aliases.get(CHALLENGER)) == version:
-        mlflow.delete_registered_model_alias(name, CHALLENGER)
-    if record is not None:
-        mlflow.set_model_version_tag(name, version, "promotion", json.dumps(record))
-
-
-def rollback(name: str) -> str:
-    """Make the champion before this one the champion again; returns its version.
-
-    Raises:
-        ValueError: If there was none before.
-    """
-    before, past = champion_of(name), _past(name)
-    if not past:
-        raise ValueError(f"{name!r} had no champion before version {before}: there is nothing to go back to")
-    client().set_registered_model_alias(name, CHAMPION, past[-1])
-    _remember(name, past[:-1])
-    return past[-1]
-
-
-def _past(name: str) -> list[str]:
-    """Versions that were champions, the latest last."""
-    return list(json.loads(client().get_registered_model(name).tags.get(PAST, "[]")))
-
-
-def _remember(name: str, versions: list[str]) -> None:
-    client().set_registered_model_tag(name, PAST, json.dumps(versions))
-
-
 def resolve(model: str) -> tuple[Path, dict[str, str]]:
     """The checkpoint folder of a MODEL, fetched if it lies elsewhere, and where it came from.
 
@@ -133,7 +66,7 @@ def resolve(model: str) -> tuple[Path, dict[str, str]]:
         FileNotFoundError: If a folder is meant and is not there.
     """
     if model.startswith("models:"):
-        version = _version(model)
+        version = find_version(model)
         origin = {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}
         return _fetch(version.source), origin
     path = Path(model)
@@ -170,38 +103,50 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def show_model(model: str) -> dict[str, Any]:
-    """What is known of a MODEL: where it came from, its data, its shape and its scores."""
-    checkpoint, network, origin = load_model(f"models:/{model}@{CHAMPION}" if _is_name(model) else model)
-    plan = checkpoint.plan
-    every = None if plan.config.context is None else plan.config.context.every
-    return {
-        **origin,
-        "description": plan.config.description,
-        "variable": plan.variable,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "grid": f"{plan.lattice.shape[0]} x {plan.lattice.shape[1]}",
-        "region": [
-            float(plan.lattice.longitude[0]),
-            float(plan.lattice.latitude[-1]),
-            float(plan.lattice.longitude[-1]),
-            float(plan.lattice.latitude[0]),
-        ],
-        "context_every": list(every) if isinstance(every, tuple) else every,
-        "trained_from": plan.trained_from,
-        "trained_to": plan.trained_to,
-        "data_fingerprint": plan.fingerprint,
-        "epochs": checkpoint.epoch,
-        "metrics": checkpoint.metrics,
-        "versions": checkpoint.versions,
+def show_model(model: str) -> Facts:
+    """The facts of a MODEL's card; a bare NAME, NAME@ALIAS or NAME/VERSION is understood too."""
+    model = model if model.startswith("models:") or Path(model).exists() or _RUN.match(model) else f"models:/{model}"
+    checkpoint, network, origin = load_model(model)
+    facts: Facts = {**origin, **facts_of(checkpoint, network)}
+    mlflow = client()
+    if "run_id" in origin:
+        facts |= _told_by_run(mlflow, origin["run_id"])
+    if "version" in origin:
+        facts |= _told_by_version(mlflow, origin["model"], origin["version"])
+    return facts
+
+
+def _told_by_run(mlflow: MlflowClient, run_id: str) -> Facts:
+    """Where the data came from, as training told its run."""
+    try:
+        tags = mlflow.get_run(run_id).data.tags
+    except MlflowException:  # deleted since
+        return {}
+    names = {"store": "store", "data_source": "source", "data_license": "license"}
+    return {known: tags[tag] for tag, known in (names | {"git_sha": "git_sha", "config_hash": "config_hash"}).items()
+            if tag in tags}  # fmt: skip
+
+
+def _told_by_version(mlflow: MlflowClient, name: str, number: str) -> Facts:
+    """What became of it since: its aliases, its promotion, the evaluations that were kept."""
+    version = mlflow.get_model_version(name, number)
+    aliases = [alias for alias, at in mlflow.get_registered_model(name).aliases.items() if str(at) == number]
+    facts: Facts = {
+        "aliases": sorted(aliases),
+        "created": f"{datetime.fromtimestamp(version.creation_timestamp / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "evaluations": [json.loads(version.tags[key]) for key in sorted(version.tags) if key.startswith(EVALUATION)],
     }
+    if PROMOTION in version.tags:
+        facts["promotion"] = json.loads(version.tags[PROMOTION])
+    return facts
 
 
-def _is_name(model: str) -> bool:
-    return not model.startswith("models:") and not Path(model).exists() and not _RUN.match(model)
+def find_version(uri: str) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
+    """The version that models:/NAME@ALIAS or models:/NAME/VERSION names.
 
-
-def _version(uri: str) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
+    Raises:
+        ValueError: If there is none.
+    """
     match = _URI.match(uri)
     if match is None:
         raise ValueError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}")

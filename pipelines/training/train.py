@@ -10,7 +10,7 @@ import json
 import platform
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +21,15 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.config import Config
 from pipelines.data.store import Store, open_store
+from pipelines.training.calibrate import calibrate, check_calibration
+from pipelines.training.champions import register_version
 from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.cluster import Workers, run_workers
 from pipelines.training.folder import Progress, RunFolder
 from pipelines.training.journal import Journal
 from pipelines.training.loop import WorkerTask
 from pipelines.training.plan import Plan, make_plan, split_of
-from pipelines.training.registry import ARTIFACT, check_name, register_version
+from pipelines.training.registry import ARTIFACT, check_name
 from pipelines.training.tracking import Tracking, flatten, git_revision
 
 LIBRARIES = ("torch", "ray", "mlflow", "xarray", "zarr", "dask", "numpy")
@@ -62,6 +64,8 @@ def train(
     register: str | None = None,
     skip_corrupt: bool = False,
     max_failures: int = 8,
+    statics: Sequence[str] = (),
+    calibrated: bool = False,
     progress: Callable[[Progress], None] | None = None,
     illustrate: Callable[[Path, str], list[Path]] | None = None,
 ) -> TrainResult:
@@ -77,6 +81,8 @@ def train(
         register: Register the best checkpoint under this name.
         skip_corrupt: Go on without the samples of damaged chunks, and count them.
         max_failures: Lost workers after which the run is given up (it can be resumed); -1 for never.
+        statics: Files of fields that do not change, such as orography; the checkpoint keeps what it needs of them.
+        calibrated: Add a conformal layer, fitted on the validation split, to the best checkpoint.
         progress: Called now and then from another thread.
         illustrate: Called with the best checkpoint and the store; the files that it returns become artifacts.
 
@@ -93,11 +99,15 @@ def train(
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ValueError(f"a run's name is letters, digits, '-', '_' and '.', got {name!r}")
     opened = open_store(store, skip_corrupt=skip_corrupt)
+    if calibrated:
+        if config.context is None:
+            raise ValueError("--calibrate is of members that downscale: this config has no context")
+        check_calibration(split_of(config, opened).validation)
     name = name or f"{opened.variable}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder = RunFolder(Path("runs").absolute() / name)
-    plan = _resumed_plan(folder, config, opened) if resume else _fresh_plan(folder, config, opened)
+    plan = (_resumed_plan if resume else _fresh_plan)(folder, config, opened, statics)
     with _mlflow(f"nothing was begun in {folder.path}"):
-        tracking = _tracking(folder, name, plan, workers, resume)
+        tracking = _tracking(folder, name, plan, opened, workers, resume)
     task = WorkerTask(
         plan=plan,
         store=str(store) if "://" in str(store) else str(Path(store).absolute()),
@@ -113,6 +123,8 @@ def train(
             run_workers(task, workers, max_failures=max_failures)
         if folder.asked_to_stop:
             raise KeyboardInterrupt(f"saved in {folder.last}: --resume goes on from there")
+        if calibrated:
+            calibrate(folder.best, opened, task.split.validation)
         best, _ = load_checkpoint(folder.best)
         tracking.artifact(folder.best, ARTIFACT)
         for path in illustrate(folder.best, str(store)) if illustrate else []:
@@ -166,18 +178,18 @@ def _told(tracking: Tracking, folder: RunFolder) -> Iterator[None]:
     tracking.finish("FINISHED")
 
 
-def _fresh_plan(folder: RunFolder, config: Config, store: Store) -> Plan:
+def _fresh_plan(folder: RunFolder, config: Config, store: Store, statics: Sequence[str]) -> Plan:
     if folder.described.exists() or folder.has_checkpoint:
         raise FileExistsError(
             f"a run named {folder.path.name} exists already: choose another --name, or go on with --resume"
         )
-    plan = make_plan(config, store)
+    plan = make_plan(config, store, statics)
     folder.path.mkdir(parents=True, exist_ok=True)
     return plan
 
 
-def _resumed_plan(folder: RunFolder, config: Config, store: Store) -> Plan:
-    """The plan that the run began with, if what is given now is the same."""
+def _resumed_plan(folder: RunFolder, config: Config, store: Store, statics: Sequence[str]) -> Plan:
+    """The plan that the run began with, if what is given now is the same; static fields need not be given again."""
     if folder.described.exists():
         with folder.locked():
             folder.recover()
@@ -197,10 +209,20 @@ def _resumed_plan(folder: RunFolder, config: Config, store: Store) -> Plan:
             f"the store's content differs from what run {folder.path.name} began with (fingerprint "
             f"{plan.fingerprint[:12]} -> {store.fingerprint[:12]}): resume with the same store"
         )
+    if statics:
+        before, now = (
+            {each.name: f"{each.name} in {each.units}, {each.fingerprint}" for each in known}
+            for known in (plan.statics, make_plan(config, store, statics).statics)
+        )
+        if before != now:
+            raise ValueError(
+                f"the static fields differ from those that run {folder.path.name} began with: "
+                f"{'; '.join(before.values()) or 'none'} -> {'; '.join(now.values())}"
+            )
     return plan
 
 
-def _tracking(folder: RunFolder, name: str, plan: Plan, workers: Workers, resume: bool) -> Tracking:
+def _tracking(folder: RunFolder, name: str, plan: Plan, store: Store, workers: Workers, resume: bool) -> Tracking:
     folder.clear()
     if resume:
         tree = json.loads(folder.described.read_text())
@@ -208,16 +230,23 @@ def _tracking(folder: RunFolder, name: str, plan: Plan, workers: Workers, resume
         tracking.resume()
         return tracking
     params = flatten(plan.config.model_dump(mode="json"))
-    tags = {
-        "git_sha": git_revision(),
-        "data_fingerprint": plan.fingerprint,
-        "config_hash": plan.config.fingerprint,
-        "seed": str(plan.config.seed),
-        "world_size": ":".join(map(str, workers)) if isinstance(workers, tuple) else str(max(1, workers)),
-    }
-    tracking = Tracking.start(name, params, tags)
+    tracking = Tracking.start(name, params, run_tags(plan.config, store, workers))
     folder.described.write_text(json.dumps({"tracking_uri": tracking.uri, "run_id": tracking.run_id}))
     return tracking
+
+
+def run_tags(config: Config, store: Store, workers: Workers) -> dict[str, str]:
+    """What MLflow is told of a run beside its parameters."""
+    return {
+        "git_sha": git_revision(),
+        "store": store.path,
+        "data_source": store.source,
+        "data_license": store.license,
+        "data_fingerprint": store.fingerprint,
+        "config_hash": config.fingerprint,
+        "seed": str(config.seed),
+        "world_size": ":".join(map(str, workers)) if isinstance(workers, tuple) else str(max(1, workers)),
+    }
 
 
 @contextmanager

@@ -261,6 +261,9 @@ def test_evaluate_prints_a_table_and_writes_json(
         "members": 4,
         "seed": 0,
         "reference": None,
+        "attention": 0.0,
+        "curve": (),
+        "report": None,
     }
     assert [line.split() for line in ended.out.splitlines()] == [
         ["split", "test"],
@@ -271,6 +274,26 @@ def test_evaluate_prints_a_table_and_writes_json(
     ]
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["bilinear"] == {"rmse": 0.673, "mae": None}
     assert json.loads(vamoh("evaluate", "m", "--store", "s.zarr", "--json", "-").out)["split"] == "test"
+
+
+def test_evaluate_prints_what_the_scores_do_not_tell(
+    vamoh: Callable[..., Any], stand_in: Callable[..., dict[str, Any]]
+) -> None:
+    row = {"factor": 2, "every": 1, "input_km": 43.2, "output_km": 21.6, "trained": False, "rmse": {"vamoh": 0.4}}
+    ranks = {"chi_square": 20.0, "degrees": 16.0, "p_value": 0.2, "uneven": 0.01, "coverage_90": 0.88}
+    scales = {"effective_km": {"vamoh": 40.0, "bilinear": 180.0}, "wavelength_km": [1.0], "power": {}}
+    told = {"scales": scales, "reliability": {**ranks, "expected_coverage_90": 0.9}, "curve": [row]}
+    seen = stand_in("pipelines.products.evaluate", "evaluate", SCORES | told)
+    ended = vamoh("evaluate", "m", "--store", "s.zarr", "--curve", "2, 4", "--attention", "9", "--report", "p.html")
+    assert (seen["curve"], seen["attention"], seen["report"]) == ((2, 4), 9.0, Path("p.html"))
+    assert "effective resolution, km  vamoh 40, bilinear 180" in ended.out
+    assert "90 % interval             covers 0.88, reliable 0.9" in ended.out
+    assert ended.out.splitlines()[-1].split() == "43 to 22 km, not trained on 0.4".split()
+    assert "wavelength" not in ended.out
+    refused = vamoh("evaluate", "m", "--store", "s.zarr", "--curve", "2,half")
+    assert (
+        refused.code == 2 and "--curve expects whole numbers of at least 2 such as 2,4,8, got '2,half'" in refused.err
+    )
 
 
 def test_downscale_hands_every_option_on(vamoh: Callable[..., Any], stand_in: Callable[..., dict[str, Any]]) -> None:

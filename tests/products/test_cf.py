@@ -52,7 +52,10 @@ def test_the_result_says_where_it_comes_from(coarse, teller) -> None:
     origin = {"model": "t2m", "version": "3", "run_id": "0a" * 16}
     named = Downscaler(checkpoint=teller.checkpoint, model=teller.model, origin=origin)
     attrs = downscale(coarse, named, factor=3, members=2, seed=5, conserve=True).attrs
-    assert "model t2m 3, 2 members, seed 5, points conserved" in attrs["history"]
+    known = f"weights {named.fingerprint}, trained on data {teller.checkpoint.plan.fingerprint[:12]}"
+    assert f"model t2m 3 ({known}), 2 members, seed 5, points conserved" in attrs["history"]
+    again = downscale(coarse.to_dataset(name="t2m").assign_attrs(history="2026-01-01 made"), teller, factor=3)
+    assert again.attrs["history"].splitlines()[-1] == "2026-01-01 made", "the input's own stays"
     told = {key: attrs[key] for key in ("source", "model", "model_version", "model_run", "seed", "warnings")}
     assert told == {
         "source": "VAMoH t2m 3", "model": "t2m", "model_version": "3", "model_run": "0a" * 16, "seed": 5, "warnings": ""

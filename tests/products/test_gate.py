@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import pytest
 import torch
 
 from infra.cli import main
-from pipelines.products.gate import Losses, block_length, draw_blocks, force_past_gate, judge, pass_gate, verdict_of
+from pipelines.data.sphere import Lattice
+from pipelines.data.store import open_store, write_store
+from pipelines.products import gate
+from pipelines.products.gate import force_past_gate, judge, pass_gate
+from pipelines.products.verdict import Losses, block_length, draw_blocks, verdict_of
+from pipelines.training.champions import promote, register_version, rollback
 from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
-from pipelines.training.registry import champion_of, list_models, promote, register_version, rollback
+from pipelines.training.registry import champion_of, list_models
 from pipelines.training.tracking import client
 
 T, W = 240, 8
@@ -45,6 +51,23 @@ def test_a_difference_that_could_be_chance_does_not_pass() -> None:
 def test_a_lower_crps_does_not_buy_a_worse_bias_or_spectrum(worse, named) -> None:
     verdict = verdict_of(losses(**worse), losses(crps=0.05), block=24, seed=0)
     assert not verdict.passed and verdict.reason == f"its {named} is worse beyond chance"
+
+
+def test_equal_models_do_not_pass() -> None:
+    verdict = verdict_of(losses(), losses(), block=24, seed=0)
+    assert not verdict.passed and verdict.reason == "its CRPS is not lower beyond chance"
+    assert verdict.compared["crps"].low == verdict.compared["crps"].high == 0.0
+
+
+@pytest.mark.parametrize("broken", ["challenger", "champion"])
+@pytest.mark.parametrize("number", ["crps", "power"])
+def test_what_is_not_finite_never_passes(broken, number) -> None:
+    both = {"challenger": losses(), "champion": losses(crps=0.05)}
+    values = getattr(both[broken], number).copy()
+    values[5] = np.nan
+    both[broken] = replace(both[broken], **{number: values})
+    verdict = verdict_of(both["challenger"], both["champion"], block=24, seed=0)
+    assert not verdict.passed and "is not finite" in verdict.reason
 
 
 def test_neighbouring_hours_count_for_less_than_independent_ones() -> None:
@@ -124,6 +147,76 @@ def test_what_cannot_be_compared_is_refused(two_versions: str, trained, classic)
         pass_gate(two_versions, "9", trained.store)
     with pytest.raises(ValueError, match="it does not downscale"):
         judge(str(classic.checkpoint), str(trained.checkpoint), trained.store, members=2, seed=0)
+
+
+def test_a_store_that_a_model_was_not_made_for_is_refused_and_can_be_forced(two_versions, trained, tmp_path) -> None:
+    field = open_store(trained.store).field.load()
+    part = field.isel(latitude=slice(20, 40), longitude=slice(10, 40)).to_dataset(name="t2m")
+    local = write_part(trained, tmp_path / "local", latitude=slice(25, 35), longitude=slice(15, 35))
+    box = write_store(part["t2m"], tmp_path / "box.zarr", source="a box", license="CC-BY 4.0").path
+    with pytest.raises(ValueError, match=r"box.zarr' covers .* the champion was trained on .* where both were"):
+        judge(str(trained.checkpoint), str(local), box, members=2, seed=0)
+    other = write_part(trained, tmp_path / "other", variable="skt")
+    with pytest.raises(ValueError, match="holds t2m, the challenger is of skt and the champion of t2m"):
+        judge(str(other), str(trained.checkpoint), trained.store, members=2, seed=0)
+    few = write_store(field.isel(time=slice(-2, None)), tmp_path / "few.zarr", source="s", license="l").path
+    with pytest.raises(ValueError, match="has 2 samples that neither champion nor challenger learned from: .* needs 4"):
+        pass_gate(two_versions, "2", few, members=2)
+    assert champion_of(two_versions) == "1"
+    verdict = pass_gate(two_versions, "2", few, members=2, force=True)
+    assert not verdict.passed and verdict.reason.startswith("they cannot be compared") and not verdict.compared
+    assert champion_of(two_versions) == "2"
+
+
+def write_part(trained, folder: Path, *, latitude=None, longitude=None, variable: str | None = None) -> Path:
+    """The trained model, said to be of a part of the globe or of another variable."""
+    checkpoint, model = load_checkpoint(trained.checkpoint)
+    plan, grid = checkpoint.plan, checkpoint.plan.lattice
+    plan = replace(plan, variable=variable or plan.variable)
+    if latitude is not None:
+        plan = replace(plan, lattice=Lattice(latitude=grid.latitude[latitude], longitude=grid.longitude[longitude]))
+    save_checkpoint(folder, replace(checkpoint, plan=plan), model)
+    return folder
+
+
+def test_a_champion_that_changed_during_the_comparison_is_not_replaced(two_versions, trained, monkeypatch) -> None:
+    with contextlib.chdir(trained.folder):
+        assert register_version(two_versions, trained.run_id, {}) == "3"
+    promote(two_versions, "2")
+    original = gate.judge
+
+    def judged(challenger: str, champion: str, store: str, *, members: int, seed: int):  # noqa: ANN202
+        verdict = original(challenger, champion, store, members=members, seed=seed)
+        promote(two_versions, "3")  # by somebody else, meanwhile
+        return verdict
+
+    monkeypatch.setattr(gate, "judge", judged)
+    with pytest.raises(ValueError, match="version 3 .* the champion while version 1 was compared with version 2"):
+        pass_gate(two_versions, "1", trained.store, members=4)
+    assert champion_of(two_versions) == "3"
+
+
+def test_promotions_at_the_same_time_lose_no_champion(two_versions, trained) -> None:
+    with contextlib.chdir(trained.folder):
+        for number in (3, 4, 5):
+            assert register_version(two_versions, trained.run_id, {}) == str(number)
+    with ThreadPoolExecutor(
+        4
+    ) as pool:  # the lock is the system's, and knows no difference between threads and processes
+        list(pool.map(lambda number: promote(two_versions, number), "2345"))
+    seen = [champion_of(two_versions)]
+    for _ in range(4):
+        seen.append(rollback(two_versions))
+    assert sorted(filter(None, seen)) == ["1", "2", "3", "4", "5"] and seen[-1] == "1"
+
+
+def test_a_version_that_was_deleted_is_not_gone_back_to(two_versions, trained) -> None:
+    with contextlib.chdir(trained.folder):
+        register_version(two_versions, trained.run_id, {})
+    promote(two_versions, "2")
+    promote(two_versions, "3")
+    client().delete_model_version(two_versions, "2")
+    assert rollback(two_versions) == "1"
 
 
 def test_the_command_says_what_was_decided_and_how_it_ended(

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from pipelines.products import plot
+from pipelines.products import plot, score_charts
 from pipelines.products.coastlines import coastlines, coastlines_within
 from pipelines.products.plot import Panel
 from pipelines.products.projection import cut_at_date_line, equal_earth
@@ -170,3 +170,40 @@ def test_neither_pyplot_nor_cartopy_nor_torch_is_imported() -> None:
     code = f"import sys, pipelines.products.plot, pipelines.products.report; print({{{modules}}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# --- charts of scores ----------------------------------------------------------------------------------------------
+
+
+def test_power_is_drawn_over_that_of_truth() -> None:
+    power = {"truth": [8.0, 4.0, 2.0], "ours": [8.0, 4.4, 1.0], "bilinear": [4.0, 1.0, 0.1], "unasked": [1.0, 1.0, 1.0]}
+    figure = score_charts.power_ratios(
+        [400.0, 200.0, 100.0], power, names=["ours", "bilinear", "absent"], judged_from_km=150.0, coarse_km=250.0
+    )
+    (axes,) = figure.axes
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 3}
+    assert list(drawn) == ["ours", "bilinear"]
+    np.testing.assert_allclose(drawn["ours"], [1.0, 1.1, 0.5])
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]  # large scales on the left, as in the spectra
+    assert {text.get_text().strip() for text in axes.texts} == {"< 3 cells", "the coarse input ends here"}
+    assert pixels(figure)[..., :3].std() > 10
+
+
+def test_a_flat_rank_histogram_has_bars_of_one() -> None:
+    (axes,) = score_charts.ranks([5, 5, 5, 5]).axes
+    assert [bar.get_height() for bar in axes.patches] == [1.0] * 4
+    (axes,) = score_charts.ranks([30, 0, 0, 10]).axes
+    assert axes.get_ylim()[1] > 3.0 == axes.patches[0].get_height()
+
+
+def test_skill_is_drawn_over_input_and_output_spacing() -> None:
+    def row(factor: int, every: int, ours: float) -> dict:
+        places = {"factor": factor, "every": every, "input_km": 20.0 * factor, "output_km": 20.0 * every}
+        return {**places, "trained": factor == 4, "rmse": {"vamoh": ours, "bilinear": 2 * ours}}
+
+    rows = [row(2, 1, 0.2), row(8, 1, 0.6), row(4, 1, 0.3), row(4, 2, 0.25)]
+    left, right = score_charts.skill_curves(rows).axes
+    ours = {axes: next(line for line in axes.lines if line.get_label() == "vamoh") for axes in (left, right)}
+    np.testing.assert_allclose(ours[left].get_xydata(), [[40, 0.2], [80, 0.3], [160, 0.6]])
+    np.testing.assert_allclose(ours[right].get_xydata(), [[20, 0.3], [40, 0.25]])
+    assert len(score_charts.skill_curves(rows[:3]).axes) == 1

@@ -116,7 +116,10 @@ def test_parameters_tags_and_artifacts_say_what_was_run(whole, store, tiny) -> N
     assert (tags["seed"], tags["world_size"]) == ("0", "1")
     assert tags["git_sha"]
     kept = {entry.path for folder in ("checkpoint", "maps") for entry in mlflow.list_artifacts(result.run_id, folder)}
-    assert kept == {"checkpoint/checkpoint.json", "checkpoint/model.safetensors", "maps/map.txt"}
+    assert kept >= {"checkpoint/checkpoint.json", "checkpoint/model.safetensors", "maps/map.txt"}
+    if result.model_version is not None:  # what MLflow serves lies beside the checkpoint
+        assert kept >= {"checkpoint/MLmodel", "checkpoint/serving_script.py", "checkpoint/README.md"}
+    assert (tags["store"], tags["data_source"], tags["data_license"]) == (store.path, store.source, store.license)
 
 
 def test_progress_reaches_the_end(whole) -> None:

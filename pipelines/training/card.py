@@ -1,0 +1,147 @@
+"""The model card: what a model learned from, how good it is, what it is for and what not, and where it came from.
+
+Facts are plain values, for `vamoh models show --json`; the same facts as Markdown lie beside the weights as README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.data.sphere import EARTH_RADIUS_KM
+from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.plan import Plan
+from vamoh import VAMoH
+
+Facts = dict[str, Any]
+# What a card tells, section by section, by the names of the facts.
+SECTIONS = {
+    "Model": ("model", "version", "aliases", "created", "description", "task", "variable", "units", "parameters"),
+    "Data": (
+        "store", "source", "license", "data_fingerprint", "grid", "region", "statics", "trained_from", "trained_to",
+        "train", "validation", "test",
+    ),
+    "Resolutions": ("grid_degrees", "context_every", "context_kind", "input_degrees"),
+    "Calibration": ("calibration", "random_field"),
+    "Provenance": ("run_id", "git_sha", "config_hash", "seed", "epochs", "promotion", "versions"),
+}  # fmt: skip
+
+
+def facts_of(checkpoint: Checkpoint, network: VAMoH) -> Facts:
+    """What a checkpoint knows of itself."""
+    plan = checkpoint.plan
+    context, split = plan.config.context, plan.config.split
+    every = None if context is None else context.every
+    fitted, law = checkpoint.calibration, checkpoint.random_field
+    return {
+        "description": plan.config.description,
+        "task": "reconstruction of whole fields" if network.local is None else "downscaling",
+        "variable": plan.variable,
+        "units": "K",
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "grid": f"{plan.lattice.shape[0]} x {plan.lattice.shape[1]}",
+        "grid_degrees": _steps(plan, 1),
+        "region": [
+            float(plan.lattice.longitude[0]),
+            float(plan.lattice.latitude[-1]),
+            float(plan.lattice.longitude[-1]),
+            float(plan.lattice.latitude[0]),
+        ],
+        "context_every": list(every) if isinstance(every, tuple) else every,
+        "context_kind": None if context is None else context.kind,
+        "statics": [each.name for each in plan.statics] or None,
+        "input_degrees": None if context is None else [_steps(plan, factor) for factor in sorted({*context.factors})],
+        "trained_from": plan.trained_from,
+        "trained_to": plan.trained_to,
+        "train": split.train,
+        "validation": split.validation,
+        "test": split.test,
+        "data_fingerprint": plan.fingerprint,
+        "seed": plan.config.seed,
+        "epochs": checkpoint.epoch,
+        "metrics": checkpoint.metrics,
+        "calibration": None
+        if fitted is None
+        else {"kind": "conformal", "fields": fitted.fields, "from": fitted.first, "to": fitted.last},
+        "random_field": None
+        if law is None
+        else {"hours": law.time_scale, "km": [EARTH_RADIUS_KM * length for length in law.lengths]},
+        "versions": checkpoint.versions,
+        "limits": limits(plan),
+    }
+
+
+def limits(plan: Plan) -> list[str]:
+    """What the model is not for, a sentence each."""
+    lattice, context = plan.lattice, plan.config.context
+    west, east = lattice.longitude[0], lattice.longitude[-1]
+    where = "the globe" if lattice.periodic else (
+        f"{west:g} to {east:g} degrees east, {lattice.latitude[-1]:g} to {lattice.latitude[0]:g} degrees north"
+    )  # fmt: skip
+    found = [
+        f"It learned from {plan.trained_from} to {plan.trained_to}; other seasons and climates are extrapolation.",
+        f"It learned from {where}: nothing local is known elsewhere.",
+    ]
+    if context is None:
+        return [*found, "It reconstructs and samples whole fields; it does not downscale."]
+    low, high = context.factors
+    inputs = f"{_steps(plan, low)}" if low == high else f"{_steps(plan, low)} to {_steps(plan, high)}"
+    return [
+        *found,
+        f"It was taught on input of {inputs} degrees; other input is a warning in what it writes.",
+        f"The truth that it learned from has {_steps(plan, 1)} degrees: on much finer grids it interpolates smoothly.",
+    ]
+
+
+def as_markdown(facts: Mapping[str, Any]) -> str:
+    """The card as a page."""
+    title = " ".join(str(facts[key]) for key in ("model", "version") if facts.get(key))
+    lines = [f"# {title or 'Model card'}", ""]
+    for section, names in SECTIONS.items():
+        told = [f"- {name.replace('_', ' ')}: {_text(facts[name])}" for name in names if facts.get(name) is not None]
+        lines += [f"## {section}", "", *told, ""] if told else []
+    lines += ["## Scores", "", *_scores(facts), ""]
+    return "\n".join([*lines, "## Limits", "", *(f"- {sentence}" for sentence in facts["limits"]), ""])
+
+
+def _scores(facts: Mapping[str, Any]) -> list[str]:
+    """On the validation samples, and every evaluation that was kept."""
+    own = {key: value for key, value in facts["metrics"].items() if key.startswith("validation_")}
+    lines = [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in own.items()]
+    for evaluation in facts.get("evaluations", ()):
+        metrics = metrics_of(evaluation)
+        lines += ["", f"{heading(evaluation)}:", "", f"| | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+        lines += [
+            f"| {name} | {' | '.join(_text(scores.get(metric, '')) for metric in metrics)} |"
+            for name, scores in evaluation["scores"].items()
+        ]
+    return lines
+
+
+def metrics_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """The metrics of an evaluation, in the order of its systems."""
+    return list(dict.fromkeys(metric for scores in evaluation["scores"].values() for metric in scores))
+
+
+def heading(evaluation: Mapping[str, Any]) -> str:
+    """What an evaluation is of."""
+    asked = [f"{key} {evaluation[key]}" for key in ("factor", "every", "members") if evaluation.get(key) is not None]
+    span = f"{evaluation.get('split')}, {evaluation.get('from')} to {evaluation.get('to')}"
+    return ", ".join([f"Area-weighted scores on {evaluation.get('store')} ({span})", *asked, str(evaluation["units"])])
+
+
+def _steps(plan: Plan, factor: int) -> str:
+    """Steps of every `factor`-th point along latitude and longitude, degrees."""
+    axes = (plan.lattice.latitude, plan.lattice.longitude)
+    steps = {f"{factor * float(np.median(np.abs(np.diff(axis)))):.4g}" for axis in axes if len(axis) > 1}
+    return " x ".join(sorted(steps)) or "unknown"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_text, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
