@@ -118,6 +118,7 @@ def plain_worker(rank: int, task: WorkerTask, workers: int, port: int) -> None:
     worker = Worker(task, torch.device("cpu"), rank=rank, world_size=workers, beside=workers)
     worker.run(lambda metrics: None)
     worker.close()
+    torch.distributed.barrier()  # the first one has the members' law to fit, which the others wait for
     torch.distributed.destroy_process_group()
 
 
