@@ -20,7 +20,7 @@ from tuning.record import SweepRecord
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-TRIALS, EPOCHS = 6, 4
+TRIALS, EPOCHS = 6, 24  # long enough that the record is written several times in a trial
 RECORD = Path("runs/ended/sweep.json")
 
 
@@ -29,7 +29,8 @@ def command(workplace: Path, tiny: str, store: Store) -> list[str]:
     """`vamoh tune`, one trial at a time."""
     rates = [1e-3 * (number + 1) for number in range(TRIALS)]
     search = {"training.learning_rate": {"choice": rates}}
-    Path("space.yaml").write_text(yaml.safe_dump({"train": tiny, "search": search, "method": "grid", "asha": False}))
+    space = {"train": tiny, "set": {"training.epochs": EPOCHS}, "search": search, "method": "grid", "asha": False}
+    Path("space.yaml").write_text(yaml.safe_dump(space))
     program = "import sys; from infra.cli import main; sys.exit(main())"
     options = ["--store", store.path, "--name", "ended", "--concurrent", "1", "--json"]
     return [sys.executable, "-c", program, "tune", "space.yaml", *options]
