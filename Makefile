@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check --no-input
-LOCK_EXTRAS := demo,grib,dev
+LOCK_EXTRAS := demo,digits,grib,dev
 
-.PHONY: install demo test fast check lock clean
+.PHONY: install packages demo test long fast check lock clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -20,14 +20,26 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# What some tests of clusters need of the system; they skip, saying so, where it is missing. Debian and Ubuntu, as root.
+SYSTEM := slurm-wlm munge iproute2
+packages:
+	@missing=$$(for name in $(SYSTEM); do dpkg -s $$name 2>/dev/null | grep -q '^Status: install ok' || echo $$name; done); \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "without root and apt-get, not installed:" $$missing; \
+	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
 demo: $(STAMP)
 	$(BIN)/vamoh demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# Clusters for minutes: hosts that are cut off, jobs that are cancelled, MLflow's server. After `make packages`, as root.
+long: $(STAMP)
+	$(BIN)/python -m pytest -m long
+
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not ray and not cluster and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not ray and not cluster and not gpu and not long"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
