@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import config, data, models, products, training, tuning
+from infra.cli import config, data, doctor, functions, jobs, launch, models, products, training, tuning
 from infra.cli.options import examples
 from infra.cli.outcome import outcome_of
 
@@ -28,9 +28,13 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
+jobs.add_to(launch.app)
+app.add_typer(launch.app, name="launch")
 training.add_to(app)
 tuning.add_to(app)
 products.add_to(app)
+functions.add_to(app)
+doctor.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `vamoh`; None takes those of this process.
 
     Returns:
-        The exit code: 0 done, 2 a mistake in what was asked for, 3 a promotion that the gate refuses, 1 a bug, 130
-        interrupted, 143 terminated.
+        The exit code: 0 done, 2 a mistake in what was asked for, 3 a promotion that the gate refuses or something
+        that the doctor finds failing, 1 a bug, 130 interrupted, 143 terminated; a launched command's own.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on large pages: a training step is up to twice as fast
     given = list(sys.argv[1:] if arguments is None else arguments)

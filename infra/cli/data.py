@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -82,6 +82,111 @@ def climate(
             ("fingerprint", made.fingerprint),
         ]
     )
+
+
+@app.command(
+    epilog=examples(
+        "vamoh data images faces/ faces.zarr --size 64",
+        "vamoh data images 3dshapes.h5 scenes.zarr --number 50000",
+        "vamoh data images polymnist digits.zarr",
+    )
+)
+def images(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of pictures, .npz, .npy, Shapes3D's HDF5, or polymnist.")
+    ],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder to make.")],
+    size: Annotated[
+        int | None, typer.Option("--size", help="Side in pixels; else 64 for a folder, the source's own for all else.")
+    ] = None,
+    number: Annotated[int | None, typer.Option("--number", help="Take so many, at random.")] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="Keep the brightness only.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    license: Annotated[str | None, typer.Option("--license", help="Under which the source is given.")] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring pictures into a store. A run that was stopped goes on."""
+    from infra.cli.console import print_facts, print_json, print_lines, progress
+    from pipelines.data.images import ingest
+
+    with progress("reading", "pictures") as update:
+        made = ingest(source, store, size=size, number=number, grey=grey, seed=seed, license=license,
+                      overwrite=overwrite, progress=update)  # fmt: skip
+    kept = made.store
+    sizes = {str(dim): length for dim, length in kept.field.sizes.items()}
+    if as_json:
+        print_json({"store": kept.path, "dims": sizes, "found": made.found, "unreadable": made.unreadable,
+                    "statistics": kept.statistics, "fingerprint": kept.fingerprint, "source": kept.source,
+                    "license": kept.license})  # fmt: skip
+        return
+    print_facts(
+        [
+            ("store", kept.path),
+            ("pictures", f"{sizes['image']} of {made.found}, {len(made.unreadable)} unreadable"),
+            ("size", f"{sizes['y']} x {sizes['x']}, {'colour' if sizes['channel'] == 3 else 'grey'}"),
+            ("source", kept.source),
+            ("license", kept.license),
+            ("fingerprint", kept.fingerprint),
+        ]
+    )
+    for fault in made.unreadable:
+        print_lines(f"unreadable: {fault.name}: {fault.reason}")
+
+
+@app.command(
+    epilog=examples(
+        "vamoh data shapes ShapeNetCore.v2/ chairs.zarr --category chair --resolution 32 --up y",
+        "vamoh data shapes meshes/ parts.zarr --test 20",
+    )
+)
+def shapes(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder or .zip of .obj .off .ply .stl .glb .binvox .pt, a ShapeNet tree, or .npz, .npy.",
+        ),
+    ],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder to make.")],
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", help="Voxels along an edge; else 64 for files, the arrays' own.")
+    ] = None,
+    category: Annotated[str | None, typer.Option("--category", help="Only these, e.g. chair.")] = None,
+    test: Annotated[int | None, typer.Option("--test", help="So many, each category's last, are for tests.")] = None,
+    up: Annotated[
+        Literal["x", "y", "z"], typer.Option("--up", help="The source's axis that points upwards, y in ShapeNet.")
+    ] = "z",
+    license: Annotated[str | None, typer.Option("--license", help="Under which the source is given.")] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring shapes into a store, as solid voxels. A run that was stopped goes on."""
+    from infra.cli.console import print_facts, print_json, print_lines, progress
+    from pipelines.data.shapes import ingest
+
+    with progress("voxelising", "shapes") as update:
+        made = ingest(source, store, resolution=resolution, category=category, test=test, up=up, license=license,
+                      overwrite=overwrite, progress=update)  # fmt: skip
+    kept = made.store
+    sizes = {str(dim): length for dim, length in kept.field.sizes.items()}
+    if as_json:
+        print_json({"store": kept.path, "dims": sizes, "found": made.found, "unreadable": made.unreadable,
+                    "statistics": kept.statistics, "fingerprint": kept.fingerprint, "source": kept.source,
+                    "license": kept.license})  # fmt: skip
+        return
+    print_facts(
+        [
+            ("store", kept.path),
+            ("shapes", f"{sizes['shape']} of {made.found}, {len(made.unreadable)} unreadable"),
+            ("voxels", f"{sizes['x']} x {sizes['y']} x {sizes['z']}, {kept.statistics.mean:.1%} of them solid"),
+            ("source", kept.source),
+            ("license", kept.license),
+            ("fingerprint", kept.fingerprint),
+        ]
+    )
+    for fault in made.unreadable:
+        print_lines(f"unreadable: {fault.name}: {fault.reason}")
 
 
 @app.command(epilog=examples("vamoh data inspect uk.zarr"))

@@ -23,7 +23,7 @@ from infra.cli.options import (
 )
 
 _TABLES = {"scores": "area-weighted", "scores_unweighted": "unweighted"}
-_SHOWN_BELOW = {*_TABLES, "scales", "reliability", "curve"}
+_SHOWN_BELOW = {"scales", "reliability", "curve"}
 
 Members = Annotated[int, typer.Option("--members", min=1, help="Of the ensemble.")]
 
@@ -234,13 +234,14 @@ def _print_scores(result: dict[str, Any]) -> None:
     from infra.cli.console import number, print_facts, print_table
 
     _print_summary(result)
-    for key, weighting in _TABLES.items():
-        systems = result.get(key, {})
+    for key, systems in result.items():
+        if not _is_table(systems) or key in _SHOWN_BELOW:
+            continue
         metrics = list(dict.fromkeys(metric for scores in systems.values() for metric in scores))
         rows = [[name, *(number(scores.get(metric, "")) for metric in metrics)] for name, scores in systems.items()]
         if rows:
             typer.echo()
-            print_table([weighting, *metrics], rows)
+            print_table([_TABLES.get(key, key.replace("_", " ")), *metrics], rows)
     if result.get("scales") or result.get("reliability"):
         from infra.cli.console import brief
         from pipelines.products.diagnosis import summary
@@ -260,9 +261,15 @@ def _print_scores(result: dict[str, Any]) -> None:
         print_table(["rmse over resolution", *systems], rows)
 
 
+def _is_table(value: object) -> bool:
+    """Whether it is scores by system and metric."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(row, dict) for row in value.values())
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     """Print what a command says of its result, without the tables in it."""
     from infra.cli.console import brief, print_facts
 
-    texts = {key.replace("_", " "): brief(value) for key, value in summary.items() if key not in _SHOWN_BELOW}
+    shown = {key: value for key, value in summary.items() if key not in _SHOWN_BELOW and not _is_table(value)}
+    texts = {key.replace("_", " "): brief(value) for key, value in shown.items()}
     print_facts([(key, text) for key, text in texts.items() if text])

@@ -12,6 +12,7 @@ from pipelines.data.batches import Framing, Scaling
 from pipelines.data.climate import open_source
 from pipelines.data.means import block_means
 from pipelines.data.sphere import Lattice, unit_vectors
+from pipelines.data.whole import WholeFraming
 
 SCALING = Scaling(offset=278.5, scale=3.7)
 
@@ -27,7 +28,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-def training(field: xr.DataArray, framing: Framing, rng: np.random.Generator):  # noqa: ANN201
+def training(field: xr.DataArray, framing: Framing | WholeFraming, rng: np.random.Generator):  # noqa: ANN201
     return framing.training(field.values, field["time"].values, Lattice.of(field), rng)
 
 
@@ -41,7 +42,7 @@ def test_scaling_round_trips(world) -> None:
 def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
     lattice = Lattice.of(world)
     for _ in range(6):
-        batch, total, _ = training(world, Framing(scaling=SCALING, factors=factors), rng)
+        batch, total, *_ = training(world, Framing(scaling=SCALING, factors=factors), rng)
         assert total == world[0].size
         assert batch.context is not None and batch.context.values is not None
         near = np.linalg.norm(batch.context.coords.numpy()[0][:, None] - lattice.coords.astype(np.float32), axis=-1)
@@ -114,20 +115,20 @@ def test_with_a_context_points_are_drawn_in_proportion_to_the_area_that_they_sta
 
 
 def test_without_a_context_all_is_read_and_points_to_score_are_drawn_uniformly(world) -> None:
-    framing, total = Framing(scaling=SCALING, factors=None, points=100), world[0].size
+    framing, total = WholeFraming(scaling=SCALING, points=100), world[0].size
     counts = np.zeros(total)
     for step in range(400):
-        batch, num_total, at = training(world[:1], framing, np.random.default_rng((0, step)))
+        batch, num_total, at, *_ = training(world[:1], framing, np.random.default_rng((0, step)))
         assert batch.num_points == num_total == total and at is not None and len(at.unique()) == 100
         counts[at.numpy()] += 1
     expected = 400 * 100 / total
     assert abs(counts.var() / (expected * (1 - 100 / total)) - 1) < 5 * np.sqrt(2 / total)  # as of binomial draws
-    assert training(world[:1], Framing(scaling=SCALING, factors=None), np.random.default_rng(0)).at is None
+    assert training(world[:1], WholeFraming(scaling=SCALING), np.random.default_rng(0)).at is None
 
 
 @pytest.mark.parametrize("points", [0, 77, 10**6])
 def test_no_point_is_drawn_twice(world, points, rng) -> None:
-    batch, total, _ = training(world, Framing(scaling=SCALING, factors=(4, 4), points=points), rng)
+    batch, total, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4), points=points), rng)
     assert batch.num_points == (points if points == 77 else total)
     lattice = Lattice.of(world)
     poles = 2 * (lattice.shape[1] - 1) if points != 77 else 0
@@ -172,7 +173,7 @@ def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(wo
 
 def test_bounded_values_stay_within_their_bounds(world, rng) -> None:
     low, high = float(world.min()) + 5, float(world.max()) - 5
-    framing = Framing(scaling=Scaling(offset=low, scale=high - low), factors=None, bounded=True)
+    framing = WholeFraming(scaling=Scaling(offset=low, scale=high - low), bounded=True)
     batch, *_ = training(world, framing, rng)
     assert batch.values is not None
     assert (batch.values.min(), batch.values.max()) == (0, 1)

@@ -63,8 +63,8 @@ def test_intervals_cover_the_fields_that_they_were_fitted_on_as_they_say(trained
     plan, leverage, law = checkpoint.plan, checkpoint.leverage, checkpoint.calibration
     samples = read_samples(open_store(trained.store), HELD)
     area, inside = torch.from_numpy(plan.lattice.area), []
-    for part in predictions(model, samples, plan.framing, plan.lattice, leverage=leverage, seed=plan.config.seed):
-        scores = part.scores(leverage.stretch(part.leverage))
+    for part in predictions(model, samples, plan.downscaling, plan.lattice, leverage=leverage, seed=plan.config.seed):
+        scores = part.scores(leverage.stretch(part.leverage, part.mixture))
         radius = law(torch.special.ndtri(torch.tensor((1 + 0.9) / 2, dtype=torch.float64)))
         inside += ((scores.abs() <= radius).double() @ area).tolist()
     assert 0.9 * 13 / 12 <= np.mean(inside) < 0.9 * 13 / 12 + 1e-3  # as the correction for 12 fields wants it
@@ -94,21 +94,18 @@ def test_the_spread_of_members_is_what_the_law_says_at_every_place(coarse: xr.Da
     times = coarse["time"].values[:1]
     ensemble = teller.ensemble(coarse.values[:1], lattice, times, members=members, seed=3)
     found = ensemble.at(latitude, longitude)[0][:, 0].astype(np.float64)
-    query = teller.checkpoint.plan.framing.query(
+    query = teller.checkpoint.plan.downscaling.query(
         (latitude, longitude), times, coarse=coarse.values[:1], lattice=lattice
     )
     with torch.no_grad():
-        local = teller.model._place(query)[1]
-        stretch = teller.stretch(local, latitude, longitude)[0].double().numpy()
+        local = teller.model.place(query).local
+        leverage = teller.leverage(local, latitude, longitude)
         mixtures = [teller.model.decode(ensemble.latents[:1, number], query) for number in range(50)]
     scale = teller.checkpoint.plan.scaling.scale
     means = np.array([each.mean[0, :, 0].numpy() for each in mixtures]) * scale
-    inner = [
-        (each._weights * (each.components.variance + (each.components.mean - each.mean[:, None]) ** 2)).sum(dim=1)
-        for each in mixtures
-    ]
-    within = np.array([each[0, :, 0].numpy() for each in inner]).mean(axis=0) * scale**2
-    expected = np.sqrt(stretch**2 * within + means.var(axis=0))
+    law = teller.checkpoint.leverage
+    within = [(law.stretch(leverage, each) ** 2 * each.variance[..., 0])[0].numpy() for each in mixtures]
+    expected = np.sqrt(np.mean(within, axis=0) * scale**2 + means.var(axis=0))
     np.testing.assert_allclose(found.std(axis=0), expected, rtol=0.08)
 
 

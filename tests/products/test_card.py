@@ -30,7 +30,7 @@ def test_the_card_tells_data_resolutions_limits_and_provenance(card, trained, ca
     for line in (
         "version      2", "aliases      champion", "variable     t2m", "license           unknown", "46 x 90",
         "0, -90, 356, 90", "trained from", "grid degrees   4", "context every  3", "input degrees  12",
-        "validation rmse", "It learned from the globe", "The truth that it learned from has 4 degrees", trained.run_id,
+        "validation rmse", "It learned from the globe", "Its truth has 4 degrees", trained.run_id,
         "for a test",
     ):  # fmt: skip
         assert line in told, told

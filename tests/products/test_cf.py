@@ -122,7 +122,7 @@ def test_an_input_of_another_spacing_than_the_trained_one_is_a_warning(truth, te
 def test_every_doubt_is_told_and_a_list_of_places_has_no_spacing(truth, teller, tmp_path) -> None:
     trained = teller.checkpoint.plan.lattice
     part = Lattice(latitude=trained.latitude[5:20], longitude=trained.longitude[3:30])
-    plan = replace(teller.checkpoint.plan, lattice=part)
+    plan = replace(teller.checkpoint.plan, geometry=part)
     local = Downscaler(checkpoint=replace(teller.checkpoint, plan=plan), model=teller.model, origin={})
     with pytest.warns(UserWarning) as said:
         result = downscale(truth[:1, ::2, ::2], local, resolution=0.5, members=1)

@@ -21,7 +21,7 @@ def test_a_regional_model_for_any_input_names_a_box_and_a_range(teller) -> None:
     plan = teller.checkpoint.plan
     region = Lattice(latitude=np.arange(58.0, 49.9, -0.25), longitude=np.arange(-10.0, 2.1, 0.5))
     config = plan.config.model_copy(update={"context": ContextConfig(every=(2, 6))})
-    regional = replace(plan, lattice=region, config=config)
+    regional = replace(plan, geometry=region, config=config)
     told = taught(regional)
     assert told["model_region"] == "-10,50,2,58"
     assert told["model_input_degrees"] == "0.5 x 1 to 1.5 x 3" and told["model_grid_degrees"] == "0.25 x 0.5"

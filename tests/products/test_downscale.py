@@ -251,7 +251,7 @@ def test_a_classic_model_is_refused(classic) -> None:
 def test_beyond_the_training_region_a_warning_is_given_and_kept(coarse, teller) -> None:
     region = teller.checkpoint.plan.lattice
     part = Lattice(latitude=region.latitude[5:20], longitude=region.longitude[3:30])
-    plan = replace(teller.checkpoint.plan, lattice=part)
+    plan = replace(teller.checkpoint.plan, geometry=part)
     local = Downscaler(checkpoint=replace(teller.checkpoint, plan=plan), model=teller.model, origin=teller.origin)
     with pytest.warns(UserWarning, match="outside the region that the model was trained on"):
         result = downscale(coarse, local, factor=1, members=1)

@@ -9,7 +9,8 @@ from pipelines.data.climate import ingest
 from pipelines.data.store import open_store
 from pipelines.products import baselines, skill
 from pipelines.products.downscale import downscale
-from pipelines.products.evaluate import coarsened, evaluate, reconstructed, samples_of
+from pipelines.products.evaluate import coarsened, evaluate, samples_of
+from pipelines.products.field_products import reconstructed
 from pipelines.products.spectra import zonal_spectrum
 from pipelines.training.plan import split_of
 from pipelines.training.registry import load_model
@@ -99,9 +100,9 @@ def test_a_factor_that_leaves_no_grid_is_refused(trained, globe_store, factor, m
 
 def test_a_classic_model_is_scored_on_what_it_reconstructs(classic, globe_store, truth) -> None:
     result = pipelines.evaluate(str(classic.checkpoint), globe_store)
-    assert result["task"] == "reconstruction" and list(result["scores"]) == ["vamoh", "training mean"]
+    assert result["task"] == "reconstruction and completion" and list(result["scores"]) == ["vamoh", "training mean"]
     checkpoint, network, _ = load_model(str(classic.checkpoint))
-    again = reconstructed(network, checkpoint.plan, open_store(globe_store), np.arange(18, 24), 0)
+    again = reconstructed(network, checkpoint.plan, truth)
     assert again.shape == truth.shape and np.isfinite(again).all()
     assert result["scores"]["vamoh"] == pytest.approx(skill.point_scores(again, truth), rel=1e-5)
     mean = open_store(globe_store).field[:18].mean("time").load().broadcast_like(truth).transpose(*truth.dims)
@@ -186,3 +187,8 @@ def test_window_attention_stands_beside_where_it_is_given_time(trained) -> None:
     scored = evaluate(str(trained.checkpoint), trained.store, members=1, attention=1.0)
     assert list(scored["scores"])[-1] == "window attention"
     assert scored["reliability"] is None  # one member has no ranks
+
+
+def test_what_is_of_downscaling_alone_is_refused_for_a_classic_model(classic, globe_store) -> None:
+    with pytest.raises(ValueError, match="--factor, --curve: only of a model that downscales"):
+        evaluate(str(classic.checkpoint), globe_store, factor=4, curve=(2,))

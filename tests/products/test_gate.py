@@ -174,7 +174,7 @@ def write_part(trained, folder: Path, *, latitude=None, longitude=None, variable
     plan, grid = checkpoint.plan, checkpoint.plan.lattice
     plan = replace(plan, variable=variable or plan.variable)
     if latitude is not None:
-        plan = replace(plan, lattice=Lattice(latitude=grid.latitude[latitude], longitude=grid.longitude[longitude]))
+        plan = replace(plan, geometry=Lattice(latitude=grid.latitude[latitude], longitude=grid.longitude[longitude]))
     save_checkpoint(folder, replace(checkpoint, plan=plan), model)
     return folder
 
