@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from pipelines.data.store import open_store
     from pipelines.products.downscale import downscale
     from pipelines.products.evaluate import evaluate
+    from pipelines.products.generate import complete, sample
     from pipelines.training.registry import list_models, show_model
     from pipelines.training.train import train
 
-__all__ = ["downscale", "evaluate", "ingest", "list_models", "load_config", "open_store", "show_model", "train"]
+__all__ = [
+    "complete",
+    "downscale",
+    "evaluate",
+    "ingest",
+    "list_models",
+    "load_config",
+    "open_store",
+    "sample",
+    "show_model",
+    "train",
+]
 
 _HOMES = {
+    "complete": "pipelines.products.generate",
+    "sample": "pipelines.products.generate",
     "downscale": "pipelines.products.downscale",
     "evaluate": "pipelines.products.evaluate",
     "ingest": "pipelines.data.climate",

@@ -129,6 +129,8 @@ class TrainingConfig(Section):
         schedule: "cosine" (after the warm-up, down to nothing) or "constant".
         warmup: Steps.
         clip: Largest gradient norm.
+        hidden: Share of functions of which a classic model's encoder sees a part only, so that it learns to complete.
+        stretch: Shapes and pictures are drawn out or pressed by up to this share along each axis, anew in every epoch.
         kl_samples: Latents for the KL.
         beta: Weight of the KL of z.
         predictive: Share of E_{p(z | context)}[log p(Y | X, z)] beside the bound (0 is the bound alone).
@@ -160,6 +162,8 @@ class TrainingConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Annotated[int, Field(ge=0)] = 50
     clip: Rate = 10.0
+    hidden: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stretch: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     kl_samples: Positive = 1
     beta: Annotated[float, Field(ge=0)] = 1.0
     predictive: Annotated[float, Field(ge=0, le=1)] = 0.0

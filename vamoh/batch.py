@@ -124,14 +124,19 @@ class FunctionBatch:
         )
 
     def at(self, index: Tensor | slice) -> FunctionBatch:
-        """The points `index` ([n], or a slice) of every function; the context stays whole."""
+        """The points `index` ([n], a slice, or each function's own [B, n]); the context stays whole."""
 
         def pick(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[:, index]
+            if tensor is None or isinstance(index, slice) or index.ndim == 1:
+                return None if tensor is None else tensor[:, index]
+            rows = tensor.expand(len(index), *tensor.shape[1:])
+            return rows.gather(1, index if tensor.ndim == 2 else index[..., None].expand(-1, -1, tensor.shape[2]))
 
+        coords = pick(self.coords)
+        assert coords is not None
         return replace(
             self,
-            coords=self.coords[:, index],
+            coords=coords,
             values=pick(self.values),
             observed=pick(self.observed),
             covariates=pick(self.covariates),

@@ -48,7 +48,7 @@ def mixture_terms(
         log_prior: [B, N, K], log p(c = k | x, z), normalised.
         log_posterior: [B, N, K], log q(c = k | x, y, z), normalised.
         mask: [B or 1, N], where values were seen.
-        rescale: [B or 1], points of the whole function for each point used here.
+        rescale: [B or 1, N or 1], points of the whole function that each point used here counts for.
 
     Returns:
         (reconstruction [B], kl_c [B]).
@@ -58,8 +58,8 @@ def mixture_terms(
     divergence = (posterior * (log_posterior - log_prior)).sum(dim=-1)
     zero = torch.zeros_like(reconstruction)
     return (
-        torch.where(mask, reconstruction, zero).sum(dim=-1) * rescale,
-        torch.where(mask, divergence, zero).sum(dim=-1) * rescale,
+        (torch.where(mask, reconstruction, zero) * rescale).sum(dim=-1),
+        (torch.where(mask, divergence, zero) * rescale).sum(dim=-1),
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,21 +104,47 @@ def cubed_sphere_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]
         vertices [N, 4] int64, an integer that names a vertex of the cube's surface, the same from every face that
         touches it; weights [N, 4], non-negative, summing to one, continuous everywhere.
     """
-    axis = coords.abs().argmax(dim=-1)
-    other = torch.stack([(axis + 1) % 3, (axis + 2) % 3], dim=-1)
-    major = coords.gather(-1, axis[:, None])
-    angle = torch.atan(coords.gather(-1, other) / major.abs())
-    position = ((angle * (4 / math.pi) + 1) * (resolution / 2)).clamp(0, resolution)
-    low = position.floor().clamp(max=resolution - 1)
-    fraction, low = position - low, low.long()
+    return _face_cells(_on_faces(coords), resolution)
 
-    vertices, weights = [], []
-    for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        place = torch.zeros_like(coords, dtype=torch.int64)
-        place.scatter_(-1, axis[:, None], (major > 0).long() * resolution)
-        place.scatter_(-1, other, low + torch.tensor(step, device=coords.device))
-        vertices.append((place[:, 0] * (resolution + 1) + place[:, 1]) * (resolution + 1) + place[:, 2])
-        weights.append(torch.where(torch.tensor(step, device=coords.device) == 1, fraction, 1 - fraction).prod(dim=-1))
+
+class _OnFaces(NamedTuple):
+    """Points on the cube's faces, whatever its resolution.
+
+    Attributes:
+        axis, other: [N] and two of [N], the axis that a face is across, and the two along it.
+        ahead: [N], one on the face in front and zero on the one behind.
+        along: two of [N], where along these a point lies, from 0 to 2.
+    """
+
+    axis: Tensor
+    other: tuple[Tensor, Tensor]
+    ahead: Tensor
+    along: tuple[Tensor, Tensor]
+
+
+def _on_faces(coords: Tensor) -> _OnFaces:
+    axis = coords.abs().argmax(dim=-1)
+    other = ((axis + 1) % 3, (axis + 2) % 3)
+    major = coords.gather(-1, axis[:, None])[:, 0]
+    minor = (coords.gather(-1, each[:, None])[:, 0] for each in other)
+    first, second = (torch.atan(each / major.abs()) * (4 / math.pi) + 1 for each in minor)
+    return _OnFaces(axis, other, (major > 0).long(), (first, second))
+
+
+def _face_cells(faces: _OnFaces, resolution: int) -> tuple[Tensor, Tensor]:
+    """As `cubed_sphere_cells`."""
+    strides = torch.tensor([(resolution + 1) ** 2, resolution + 1, 1], device=faces.axis.device)
+    across, along = strides[faces.axis] * faces.ahead * resolution, [strides[each] for each in faces.other]
+    low, fraction = [], []
+    for each in faces.along:
+        position = (each * (resolution / 2)).clamp(0, resolution)
+        floor = position.floor().clamp(max=resolution - 1)
+        low.append(floor.long())
+        fraction.append(position - floor)
+    corner = across + low[0] * along[0] + low[1] * along[1]
+    vertices = (corner, corner + along[1], corner + along[0], corner + along[0] + along[1])
+    before, after = (1 - fraction[0], 1 - fraction[1]), (fraction[0], fraction[1])
+    weights = (before[0] * before[1], before[0] * after[1], after[0] * before[1], after[0] * after[1])
     return torch.stack(vertices, dim=-1), torch.stack(weights, dim=-1)
 
 
@@ -170,9 +197,10 @@ class FeatureGrids(nn.Module):
         """[..., D] -> [..., num_features]."""
         flat = coords.reshape(-1, coords.shape[-1])
         total = flat.new_zeros(len(flat), self.num_features)
+        faces = _on_faces(flat) if self.domain == "sphere" else None
         for level, (resolution, table) in enumerate(zip(self.resolutions, self.tables, strict=True)):
             names: Tensor = getattr(self, f"vertices_{level}")
-            wanted, weights = CELLS[self.domain](flat, resolution)
+            wanted, weights = box_cells(flat, resolution) if faces is None else _face_cells(faces, resolution)
             row = torch.searchsorted(names, wanted).clamp(max=len(names) - 1)
             weights = weights * (names[row] == wanted)
             total = total + nn.functional.embedding_bag(row, table, per_sample_weights=weights, mode="sum")

@@ -50,11 +50,28 @@ class Gating(nn.Module):
     def forward(self, features: Tensor, latent: Tensor, values: Tensor | None = None) -> Tensor:
         """[B or 1, N, F], [B, Z] (, [B, N, C]) -> logits [B, N, K]."""
         batch = len(latent) if values is None else max(len(latent), len(values))
-        given = [self.of_point(features), self.of_latent(latent)[:, None]]
+        given = [_points_last(self.of_point, features), self.of_latent(latent)[..., None]]
         if self.of_value is not None:
             assert values is not None
-            given.append(self.of_value(values))
+            given.append(_points_last(self.of_value, values))
         size, _ = blocks(batch, features.shape[1], self.width, latent.device)
         parts = [[part] * batch if len(part) == 1 else part.split(size) for part in given]
-        logits = torch.cat([self.rest(sum(several)) for several in zip(*parts, strict=False)])
+        logits = torch.cat([self._rest(sum(several)) for several in zip(*parts, strict=False)]).transpose(1, 2)
         return logits.tanh() if self.bounded else logits
+
+    def _rest(self, hidden: Tensor) -> Tensor:
+        """What follows the first layer: [b, H, N] -> [b, K, N], points last as in the generators."""
+        activation, layers = self.rest[0], self.rest[1]
+        assert isinstance(layers, nn.Sequential)
+        hidden = activation(hidden)
+        for layer in layers:
+            hidden = _points_last(layer, hidden.transpose(1, 2)) if isinstance(layer, nn.Linear) else layer(hidden)
+        return hidden
+
+
+def _points_last(layer: nn.Linear, points: Tensor) -> Tensor:
+    """A linear layer's output with the points as its last axis: [b, N, in] -> [b, out, N]."""
+    weight, bias = layer.weight.expand(len(points), -1, -1), layer.bias
+    if bias is None:
+        return weight @ points.transpose(1, 2)
+    return torch.baddbmm(bias[:, None], weight, points.transpose(1, 2))

@@ -1,5 +1,8 @@
 """K generated networks evaluated at N points: only at the points that are asked for, on any grid or on none.
 
+Points are the last axis of everything in between: the networks are small, and a product with many points side by side
+fills a processor's registers whatever their width is.
+
 Source: paper, Section 3: f(x; theta_k), an MLP on Fourier features with LeakyReLU 0.1.
 """
 
@@ -60,10 +63,11 @@ class GeneratorShape:
         parts = []
         for number, theta in enumerate(parameters.split(functions, dim=1)):
             seen = rows[min(number, len(rows) - 1)].split(points, dim=1)
-            parts.append(_joined([self._evaluate(theta, part) for part in seen], dim=2))
-        return _joined(parts, dim=0)
+            parts.append(_joined([self._evaluate(theta, part) for part in seen], dim=3))
+        return _joined(parts, dim=0).transpose(2, 3)
 
     def _evaluate(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """[B, K, outputs, N] of a block."""
         components, batch, _ = parameters.shape
         flat = parameters.transpose(0, 1).reshape(batch * components, -1)
         hidden, start = self._first(flat, features, batch, components)
@@ -71,24 +75,24 @@ class GeneratorShape:
             # in place: a product's gradient needs its factors, not itself
             hidden = nn.functional.leaky_relu(hidden, 0.1, inplace=True)
             weight, bias, start = _layer(flat, start, width_in, width_out)
-            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.baddbmm(bias, weight, hidden)
         return hidden.unflatten(0, (batch, components))
 
     def _first(self, flat: Tensor, features: Tensor, batch: int, components: int) -> tuple[Tensor, int]:
-        """The first layer [B K, N, H], one product for all networks that see the same features."""
+        """The first layer [B K, H, N], one product for all networks that see the same features."""
         width_in, width_out = self.layers[0]
         weight, bias, start = _layer(flat, 0, width_in, width_out)
         shared = components * batch if len(features) == 1 else components
-        side_by_side = weight.unflatten(0, (-1, shared)).permute(0, 2, 1, 3).flatten(2)  # [1 or B, F, shared H]
-        moved = torch.baddbmm(bias.reshape(-1, 1, shared * width_out), features, side_by_side)
-        return moved.unflatten(-1, (shared, width_out)).transpose(1, 2).flatten(0, 1), start
+        stacked, bias = (part.reshape(-1, shared * width_out, part.shape[-1]) for part in (weight, bias))
+        moved = torch.baddbmm(bias, stacked, features.transpose(1, 2))  # [1 or B, shared H, N]
+        return moved.view(batch * components, width_out, -1), start
 
 
 def _layer(flat: Tensor, start: int, width_in: int, width_out: int) -> tuple[Tensor, Tensor, int]:
-    """Weight [.., in, out] and bias [.., 1, out] that begin at `start` of flat parameters, and where they end."""
+    """Weight [.., out, in] and bias [.., out, 1] that begin at `start` of flat parameters, and where they end."""
     end = start + width_in * width_out
-    weight = flat[:, start:end].unflatten(1, (width_in, width_out))
-    return weight, flat[:, None, end : end + width_out], end + width_out
+    weight = flat[:, start:end].unflatten(1, (width_in, width_out)).transpose(1, 2)
+    return weight, flat[:, end : end + width_out, None], end + width_out
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

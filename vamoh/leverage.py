@@ -1,12 +1,13 @@
 """How far a state lies from those that a model learned from, and how much wider its members have to be there.
 
-    h(x, t) = r(x, t)^T [M(x) + e G]^-1 r(x, t) / Q,       variance multiplied by b + a h(x, t)
+    h(x, t) = r(x, t)^T [M(x) + e G]^-1 r(x, t) / Q,       variance s^2 multiplied by (b + a h) (s^2 / v)^(k - 1)
 
 r are the Q read-outs of the context whose kernels are the same everywhere, M(x) their second moments at a place over
 the training times, G the mean of M over the region and e a prior's weight. The kernel of a place is a regression on
 what it reads of the context, fitted on few weathers: its error grows with the leverage h of the state, whatever the
-residuals on those weathers are. a and b are fitted on held-out times. h is a continuous function of place and context,
-so that members stay functions.
+residuals on those weathers are. Learned from few fields, the loudest places are held for too loud: k < 1, and v is a
+typical variance. a, b and k are fitted on held-out times. h is a continuous function of place and context, so that
+members stay functions.
 
 Source: the variance of a prediction in Bayesian linear regression, Bishop (2006), eq. 3.59, tempered by a.
 """
@@ -14,36 +15,65 @@ Source: the variance of a prediction in Bayesian linear regression, Bishop (2006
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from vamoh.likelihoods import Mixture
 
 PRIOR_SAMPLES = 8.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Leverage:
-    """The law of h.
+class Stretch:
+    """How much wider members are than a model says.
 
     Attributes:
-        precision: [n, Q (Q + 1) / 2], upper triangles of the inverse at n places, off the diagonal twice.
-        every: The n places are every so many-th point of the training lattice.
         constant, growth: b and a.
+        exponent, typical: k and v, in the model's units.
+    """
+
+    constant: float = 1.0
+    growth: float = 0.0
+    exponent: float = 1.0
+    typical: float = 1.0
+
+    def stretch(self, leverage: Tensor, mixture: Mixture) -> Tensor:
+        """What deviations from the mean are multiplied by, [B, N], where the leverage [B or 1, N] is known."""
+        base = (self.constant + self.growth * leverage).sqrt()
+        if self.exponent == 1:
+            return base
+        return base * (mixture.variance[..., 0] / self.typical) ** ((self.exponent - 1) / 2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leverage(Stretch):
+    """The law of h, and of what follows from it.
+
+    Attributes:
+        precision: [n, Q (Q + 1) / 2], upper triangles of the inverse at n places, off the diagonal twice; in double
+            precision, for read-outs are nearly parallel, and most of what is added up cancels.
+        every: The n places are every so many-th point of the training lattice.
     """
 
     precision: Tensor
     every: int = 1
-    constant: float = 1.0
-    growth: float = 0.0
 
     def of(self, readouts: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         """h [T, N] of read-outs [T, N, Q] at N places between the n: corners' indices and weights [N, k]."""
-        here = (self.precision[index] * weight[..., None].to(self.precision)).sum(dim=1)
-        return (pairs(readouts) * here.to(readouts)).sum(dim=-1) / readouts.shape[-1]
+        weight, seen = weight.to(self._exact), readouts.double()
+        here = nn.functional.embedding_bag(index, self._exact, per_sample_weights=weight, mode="sum")
+        size, first, total = seen.shape[-1], 0, torch.zeros_like(seen[..., 0])
+        for row in range(size):  # of the upper triangle, as `pairs` orders it
+            part = here[:, first : first + size - row]
+            total = total + seen[..., row] * (seen[..., row:] * part).sum(dim=-1)
+            first += size - row
+        return (total / size).clamp_min(0).to(readouts)
 
-    def stretch(self, leverage: Tensor) -> Tensor:
-        """What deviations from the mean are multiplied by, sqrt(b + a h)."""
-        return (self.constant + self.growth * leverage).sqrt()
+    @cached_property
+    def _exact(self) -> Tensor:
+        return self.precision.double()
 
 
 def pairs(readouts: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -201,18 +202,25 @@ class Mixture:
         """log p(y | x, z): [B, N, C] -> [B, N]."""
         return torch.logsumexp(self.log_weights + self.component_log_prob(values), dim=-1)
 
-    @property
-    def _weights(self) -> Tensor:
-        return torch.softmax(self.logits.transpose(1, 2), dim=1)[..., None]  # [B, K, N, 1]
+    @cached_property
+    def weights(self) -> Tensor:
+        """pi [B, K, N, 1], as the components are ordered."""
+        return torch.softmax(self.logits.transpose(1, 2), dim=1)[..., None]
 
     @property
     def mean(self) -> Tensor:
         """E[y] [B, N, C]."""
-        return (self._weights * self.components.mean).sum(dim=1)
+        return (self.weights * self.components.mean).sum(dim=1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[y] [B, N, C], of components that know their own."""
+        between = (self.components.mean - self.mean[:, None]) ** 2
+        return (self.weights * (self.components.variance + between)).sum(dim=1)
 
     def cdf(self, values: Tensor) -> Tensor:
         """P(Y <= y) for each channel by itself: [B, N, C] -> [B, N, C]."""
-        return (self._weights * self.components.cdf(values[:, None])).sum(dim=1)
+        return (self.weights * self.components.cdf(values[:, None])).sum(dim=1)
 
     def quantile(self, level: Tensor) -> Tensor:
         """The y with P(Y <= y) = level, for each channel by itself.
@@ -225,7 +233,7 @@ class Mixture:
         Returns:
             [B, N, C]; increasing and continuous in the level, so that a smooth field of levels gives a smooth field.
         """
-        weights = self._weights
+        weights = self.weights
         if isinstance(self.components, Binary):
             return (level > 1 - self.mean).to(weights.dtype)
         last = torch.finfo(weights.dtype).eps / 2  # 1 - last is the number before one
@@ -247,4 +255,4 @@ class Mixture:
         score = score.to(mean.dtype).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         if self.logits.shape[-1] == 1:
             return mean[:, 0] + scale[:, 0] * score
-        return quantile_at_score(self._weights, mean, scale, score)
+        return quantile_at_score(self.weights, mean, scale, score)

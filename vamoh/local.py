@@ -23,6 +23,7 @@ from vamoh.pointconv import mlp
 from vamoh.precision import at_least_float32
 from vamoh.spec import LocalSpec, ModelSpec
 
+IN_CACHE = 2**18  # numbers of a layer of the kernels' network at a time
 CELL = 0.76  # mean distance to the four nearest points of a square lattice, in cells
 
 
@@ -121,7 +122,9 @@ class LocalReadout(nn.Module):
         cell = near.distance[:, :4].mean(dim=-1, keepdim=True).clamp_min(1e-9) / CELL  # [N, 1]
         distance = near.distance / cell
         coarseness = torch.log(cell / self.spec.spacing)[:, None].expand(-1, near.index.shape[1], -1)
-        basis = self.weight_net(torch.cat([near.offset / cell[..., None], coarseness], dim=-1))
+        told = torch.cat([near.offset / cell[..., None], coarseness], dim=-1)
+        at_a_time = max(1, IN_CACHE // (told.shape[1] * max(*self.spec.kernel_widths, self.spec.kernels)))
+        basis = torch.cat([self.weight_net(part) for part in told.split(at_a_time)])
         edge = ((1 - distance / distance[:, -1:].clamp_min(1e-9)) / 0.15).clamp(0, 1)
         decay = torch.exp(-distance / (2 * self.spec.reach)) / (distance + 0.3)
         return basis / self.spec.kernels**0.5, decay * edge * edge * (3 - 2 * edge)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -22,7 +23,8 @@ from vamoh.gating import Gating
 from vamoh.generators import GeneratorShape
 from vamoh.hypernetwork import Hypernetworks
 from vamoh.likelihoods import Family, Mixture
-from vamoh.local import LocalReadout, LocalTerms
+from vamoh.local import LocalReadout
+from vamoh.placed import Placed
 from vamoh.pointconv import SetEncoder
 from vamoh.precision import at_least_float32
 from vamoh.spec import EncoderSpec, ModelSpec
@@ -164,24 +166,29 @@ class VAMoH(nn.Module):
         if gradient:
             with torch.enable_grad():
                 asked = differentiable(query, max(len(latent), query.batch_size))
-                outputs, logits = self._evaluate(latent, asked, *self._place(asked))
+                outputs, logits = self._evaluate(latent, self.place(asked))
                 slope = mean_gradient(self._mixture(outputs, logits).mean, asked.coords)
             slope = tangent(slope, query.coords) if self.spec.domain == "sphere" else slope
             return self._mixture(outputs.detach(), logits.detach()), slope
         if torch.is_grad_enabled() or query.num_points <= POINTS:
-            return self._mixture(*self._evaluate(latent, query, *self._place(query)))
+            return self.mixture(latent, self.place(query))
         parts = (query.at(slice(first, first + POINTS)) for first in range(0, query.num_points, POINTS))
         rows, done = max(len(latent), query.batch_size), 0
         outputs = latent.new_empty(rows, self.spec.components, query.num_points, self.family.num_outputs)
         logits = latent.new_empty(rows, query.num_points, self.spec.components)
         for part in parts:
             here = slice(done, done + part.num_points)
-            outputs[:, :, here], logits[:, here] = self._evaluate(latent, part, *self._place(part))
+            outputs[:, :, here], logits[:, here] = self._evaluate(latent, self.place(part))
             done += part.num_points
         return self._mixture(outputs, logits)
 
-    def _place(self, query: FunctionBatch) -> tuple[Tensor, LocalTerms | None]:
-        """What does not depend on the latent: the points' features [B or 1, N, F], and the local terms."""
+    def place(self, query: FunctionBatch) -> Placed:
+        """What the points of `query` contribute whatever the latent is; see `mixture`.
+
+        Raises:
+            ValueError: If the batch has a context and the model reads none or the other way round, or it has other
+                covariates than the model is told.
+        """
         if (self.local is None) != (query.context is None):
             wanted, came = ("a context", "none") if query.context is None else ("no context", "one")
             raise ValueError(f"this model reads {wanted}, and the batch has {came}")
@@ -192,21 +199,33 @@ class VAMoH(nn.Module):
         parts = [self.fourier(query.coords)]
         parts += [] if query.covariates is None else [query.covariates]
         parts += [] if local is None else [local.features]
-        if len(parts) == 1:
-            return parts[0], local
         rows = max(len(part) for part in parts)
-        return torch.cat([part.expand(rows, -1, -1) for part in parts], dim=-1), local
+        features = parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, -1, -1) for part in parts], dim=-1)
+        if local is None:
+            return Placed(features, None, None)
+        shift = local.readout if query.base is None else local.readout + query.base
+        shift = nn.functional.pad(shift, (0, self.family.num_outputs - self.spec.channels))
+        added = local.offset.transpose(1, 2) + shift[:, None]
+        return Placed(features, added.transpose(2, 3).contiguous().transpose(2, 3), local)  # in the generators' order
 
-    def _evaluate(
-        self, latent: Tensor, query: FunctionBatch, features: Tensor, local: LocalTerms | None
-    ) -> tuple[Tensor, Tensor]:
+    def mixture(self, latent: Tensor, placed: Placed, *, networks: Tensor | None = None) -> Mixture:
+        """p(y | x, z) at places that are known already.
+
+        Args:
+            latent: [B, Z].
+            placed: What `place` gave for the points, of B functions or of one for all.
+            networks: [K, B, P], what `hypernetworks` makes of `latent`, where it is asked more than once.
+
+        Returns:
+            A mixture over [B, N, C].
+        """
+        return self._mixture(*self._evaluate(latent, placed, networks))
+
+    def _evaluate(self, latent: Tensor, placed: Placed, networks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the generators give [B, K, N, outputs], and the gate's logits [B, N, K]."""
-        outputs = self.generators(self.hypernetworks(latent), features)
-        if local is not None:
-            outputs = outputs + local.offset.transpose(1, 2)
-            shift = local.readout if query.base is None else local.readout + query.base
-            outputs = outputs + nn.functional.pad(shift, (0, outputs.shape[-1] - self.spec.channels))[:, None]
-        return outputs, self.gating(features, latent)
+        outputs = self.generators(self.hypernetworks(latent) if networks is None else networks, placed.features)
+        outputs = outputs if placed.added is None else outputs + placed.added
+        return outputs, self.gating(placed.features, latent)
 
     def _mixture(self, outputs: Tensor, logits: Tensor) -> Mixture:
         return Mixture(at_least_float32(logits), self.family(outputs))
@@ -219,9 +238,9 @@ class VAMoH(nn.Module):
     def members(self, noise: Tensor, query: FunctionBatch) -> Iterator[Mixture]:
         """As `sample` for each of M draws, noise [M, B, Z]; what does not depend on the latent is computed once."""
         context = self.prior_given(self.summarise(query.context))
-        features, local = self._place(query)
+        placed = self.place(query)
         for drawn in noise:
-            yield self._mixture(*self._evaluate(self.prior.transform(drawn, context), query, features, local))
+            yield self.mixture(self.prior.transform(drawn, context), placed)
 
     def complete(self, batch: FunctionBatch, query: FunctionBatch, noise: Tensor) -> Mixture:
         """Functions that agree with what was observed in `batch`, at the points of `query`; noise [B, Z]."""
@@ -237,6 +256,8 @@ class VAMoH(nn.Module):
         generator: torch.Generator | None = None,
         at: Tensor | None = None,
         num_total: Tensor | int | None = None,
+        rescale: Tensor | None = None,
+        shown: Tensor | None = None,
         kl_samples: int = 1,
         predictive: bool = False,
         noise: Tensor | None = None,
@@ -248,11 +269,14 @@ class VAMoH(nn.Module):
         Args:
             batch: Functions with values.
             generator: Of the noise.
-            at: [n], a uniformly random part of the points: the encoder reads all of `batch`, and the likelihood and the
-                KL of the components are estimated at these, rescaled by N / n, so that the bound and its gradient keep
-                their expectation.
+            at: [n] or [B, n], a random part of the points: the encoder reads all of `batch`, and the likelihood and the
+                KL of the components are estimated at these, so that the bound and its gradient keep their expectation:
+                uniformly drawn, and rescaled by N / n, or with `rescale`.
             num_total: Points of the whole functions, observed or not, [B] or one number, where `batch` itself holds a
                 random subset of them: rescaled likewise, for a given latent.
+            rescale: [B or 1, n], where each point of `at` counts for as many: 1 / (n p_i) if it was drawn with
+                probability p_i, with replacement.
+            shown: [B or 1, N] bool, what the encoder sees of what was observed: a bound too, for it holds for any q.
             kl_samples: Latents for KL(q(z) || p(z)), the first shared with the likelihood.
             predictive: Also estimate E_{p(z | context)}[log p(Y | X, z)].
             noise: [kl_samples + 1, B, Z], standard normal, instead of draws from `generator`; the last is the prior's.
@@ -263,7 +287,8 @@ class VAMoH(nn.Module):
         """
         assert batch.values is not None
         summary = self.summarise(batch.context)
-        mean, log_scale = self.posterior(batch, summary)
+        seen = batch if shown is None else replace(batch, observed=batch.mask & shown)
+        mean, log_scale = self.posterior(seen, summary)
         given = self.prior_given(summary)
         if noise is None:
             noise = torch.randn(kl_samples + 1, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
@@ -273,19 +298,19 @@ class VAMoH(nn.Module):
         kl_z = gaussian_log_prob(latents, mean, log_scale) - log_prior
         scored = batch if at is None else batch.at(at)
         assert scored.values is not None
-        used = scored.mask.sum(dim=-1)
-        whole = batch.num_points if num_total is None else num_total
-        rescale = torch.as_tensor(whole, dtype=mean.dtype, device=mean.device).view(-1) / scored.num_points
+        if rescale is None:
+            whole = batch.num_points if num_total is None else num_total
+            rescale = torch.as_tensor(whole, dtype=mean.dtype, device=mean.device).view(-1, 1) / scored.num_points
 
-        features, local = self._place(scored)
-        mixture = self._mixture(*self._evaluate(latents[0], scored, features, local))
+        placed = self.place(scored)
+        mixture = self.mixture(latents[0], placed)
         log_prob = mixture.component_log_prob(scored.values)
         log_weights = mixture.log_weights
         if not learn_gate:
             log_weights = torch.full_like(log_weights, -math.log(self.spec.components))
         if self.spec.component_posterior == "network":
             modelled = scored.values if scored.base is None else scored.values - scored.base
-            logits = at_least_float32(self.gating_posterior(features, latents[0], modelled))
+            logits = at_least_float32(self.gating_posterior(placed.features, latents[0], modelled))
             log_posterior = torch.log_softmax(logits, dim=-1)
         else:
             log_posterior = exact_posterior(log_prob, log_weights)
@@ -293,12 +318,12 @@ class VAMoH(nn.Module):
 
         ahead = None
         if predictive:
-            mixture = self._mixture(*self._evaluate(self.prior.transform(noise[-1], given), scored, features, local))
+            mixture = self.mixture(self.prior.transform(noise[-1], given), placed)
             log_likelihood = mixture.log_prob(scored.values)
-            ahead = torch.where(scored.mask, log_likelihood, 0.0).sum(dim=-1) * rescale
+            ahead = (torch.where(scored.mask, log_likelihood, 0.0) * rescale).sum(dim=-1)
         penalty = torch.zeros_like(kl_c)
-        if local is not None:
-            penalty = penalty + local.penalty * used * rescale
+        if placed.local is not None:
+            penalty = penalty + placed.local.penalty * (scored.mask * rescale).sum(dim=-1)
         return ElboTerms(
             reconstruction=reconstruction,
             kl_z=kl_z.mean(dim=0),

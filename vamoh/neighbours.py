@@ -58,7 +58,7 @@ def nearest(queries: Tensor, points: Tensor, count: int) -> Neighbours:
         tree = remember(("tree",), (points,), lambda: Tree(cKDTree(near))).tree  # a large set is asked about many times
         _, index = tree.query(far, k=np.arange(1, count + 1))
         offset = near[index] - far[:, None]
-        distance = np.sqrt((offset**2).sum(axis=-1))
+        distance = np.sqrt(np.einsum("njd,njd->nj", offset, offset))
         return Neighbours(
             torch.from_numpy(index).to(queries.device),
             torch.from_numpy(offset).to(queries),

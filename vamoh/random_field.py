@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 FREQUENCIES_PER_SCALE = 192
+IN_CACHE = 256  # places at a time
 LARGEST_SCORE = 4.753424  # of the levels 1e-6 and 1 - 1e-6
 
 
@@ -50,11 +52,13 @@ class RandomField:
         Returns:
             [M, T, N] in the precision of `coords`.
         """
-        wave, rate, weight = self._frequencies(coords.shape[-1], frequency_seed)
-        turns = coords.double() @ (wave.T / (2 * math.pi)).to(coords.device)  # [N, F]
-        # whole turns are taken off in double precision, then a fraction of one fits the precision of the coordinates
-        phase = (turns - turns.round()).to(coords.dtype).mul_(2 * math.pi)
-        space = torch.cat([phase.cos(), phase.sin()], dim=-1)
+        return self.drawn(times, seeds, coords.shape[-1], frequency_seed=frequency_seed).at(coords)
+
+    def drawn(
+        self, times: Tensor, seeds: list[tuple[int, int]], num_axes: int, *, frequency_seed: int = 0
+    ) -> DrawnFields:
+        """What of `sample` does not depend on the places; the arguments are the same, and `num_axes` is D."""
+        wave, rate, weight = self._frequencies(num_axes, frequency_seed)
         turn = times.double()[:, None] * rate  # [T, F]
         clock = torch.stack([turn.cos(), turn.sin()])  # [2, T, F]
         signed = []
@@ -62,8 +66,8 @@ class RandomField:
             generator = torch.Generator().manual_seed(seed)
             amplitude = torch.randn(2, 2, 1, len(rate), generator=generator, dtype=torch.float64) * weight.sqrt()
             at_times = (amplitude * clock[:, None]).sum(dim=0)  # [2, T, F]
-            signed.append(sign * self.spread * torch.cat([at_times[0], at_times[1]], dim=-1).to(space))  # [T, 2 F]
-        return (torch.cat(signed) @ space.T).unflatten(0, (len(seeds), -1))
+            signed.append(sign * self.spread * torch.cat([at_times[0], at_times[1]], dim=-1))
+        return DrawnFields(torch.stack(signed), wave / (2 * math.pi))
 
     def _frequencies(self, num_axes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Wave vectors [F, D], rates [F] and shares of the variance [F]."""
@@ -73,6 +77,35 @@ class RandomField:
         wave = torch.randn(len(lengths), num_axes, generator=generator, dtype=torch.float64) / lengths[:, None]
         rate = torch.randn(len(lengths), generator=generator, dtype=torch.float64) / self.time_scale
         return wave, rate, shares / FREQUENCIES_PER_SCALE
+
+
+class DrawnFields(NamedTuple):
+    """The fields of some members at some times: functions of place.
+
+    Attributes:
+        amplitudes: [M, T, 2 F], of the cosines and of the sines.
+        wave: [F, D] turns by unit of the coordinates.
+    """
+
+    amplitudes: Tensor
+    wave: Tensor
+
+    def at(self, coords: Tensor) -> Tensor:
+        """Their values [M, T, N] at places [N, D], in the precision of `coords`."""
+        amplitudes = self.amplitudes.to(coords).flatten(0, 1)
+        found = torch.cat([amplitudes @ self._waves(part) for part in coords.split(IN_CACHE)], dim=-1)
+        return found.unflatten(0, self.amplitudes.shape[:2])
+
+    def _waves(self, coords: Tensor) -> Tensor:
+        """Cosines and sines [2 F, N]."""
+        count = len(self.wave)
+        turns = self.wave.to(coords.device) @ coords.double().T  # [F, N]
+        # whole turns are taken off in double precision, then a fraction of one fits the precision of the coordinates
+        phase = turns.frac_().to(coords.dtype).mul_(2 * math.pi)
+        waves = phase.new_empty(2 * count, len(coords))
+        torch.cos(phase, out=waves[:count])
+        torch.sin(phase, out=waves[count:])
+        return waves
 
 
 def normal_cdf(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fields -> FunctionBatch: where the points are, what the model is told of them, and what it has to explain.
+"""Fields with a context -> FunctionBatch: where points are, what the model is told of them, what it has to explain.
 
 Training, validation and downscaling all come through `query`, so that a model is asked exactly what it was taught.
 """
@@ -11,47 +11,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.data.background import Background
 from pipelines.data.coarsening import coarsened, drawn_places, thinned
+from pipelines.data.domain import Floats, Geometry, Scaling
 from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice, sun_covariates, unit_vectors
 from pipelines.data.static import StaticField, lapse
+from pipelines.data.whole import Framed
 from vamoh import FunctionBatch
 
-Floats = NDArray[np.floating]
 Kind = Literal["points", "means", "scattered"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Between kelvin and the model's units: model = (value - offset) / scale."""
-
-    offset: float
-    scale: float
-
-    def to_model(self, values: Floats) -> Tensor:
-        """Kelvin -> model units, float32."""
-        return torch.from_numpy(((values - self.offset) / self.scale).astype(np.float32))
-
-    def to_kelvin(self, values: Tensor) -> Floats:
-        """Model units -> kelvin, float64 (float32 is too coarse to add a small number to 280 in)."""
-        return values.detach().cpu().double().numpy() * self.scale + self.offset
-
-
-class Framed(NamedTuple):
-    """Fields as a model learns from them.
-
-    Attributes:
-        batch: Of all points, or (with a context) of a part of them.
-        num_total: Points of the whole fields.
-        at: [n], the points of `batch` that are scored; None for all.
-    """
-
-    batch: FunctionBatch
-    num_total: int
-    at: Tensor | None
 
 
 class Known(NamedTuple):
@@ -70,13 +40,12 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How fields become batches.
+    """How fields become batches of a downscaling model.
 
     Attributes:
         scaling: To the model's units.
-        factors: Smallest and largest coarsening factor of the context; None for the classic model.
+        factors: Smallest and largest coarsening factor of the context.
         points: Points of each function that a training batch scores; 0 for all.
-        bounded: Values are kept within [0, 1] of the model's units (the likelihood knows no others).
         kind: What a coarse value is: the truth at a point, its mean over the cell around it, or the truth at any
             points, of which whole fields are made first (`background`).
         noise: Standard deviation of the errors of what is known, kelvin.
@@ -85,51 +54,48 @@ class Framing:
     """
 
     scaling: Scaling
-    factors: tuple[int, int] | None
+    factors: tuple[int, int]
     points: int = 0
-    bounded: bool = False
     kind: Kind = "points"
     noise: float = 0.0
     background: Background | None = None
     statics: tuple[StaticField, ...] = ()
 
-    def training(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Framed:
+    @property
+    def entire(self) -> Framing:
+        """The same, of which all is scored."""
+        return replace(self, points=0)
+
+    def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, rng: np.random.Generator) -> Framed:
         """Fields to learn from, at a random part of their points.
 
         Args:
             fields: [B, n, m] kelvin, NaN where unobserved.
             times: [B] dates.
-            lattice: Where the values stand.
+            geometry: The lattice on which the values stand.
             rng: Draws the coarsening and the points.
 
         Returns:
-            With a context, points are drawn in proportion to the area that they stand for, so that the polar rows of a
-            grid do not count for more than they cover, and nothing else is kept. Without one the encoder reads the
-            whole field, and points are drawn uniformly, so that the bound keeps its expectation.
+            Points are drawn in proportion to the area that they stand for, so that the polar rows of a grid do not
+            count for more than they cover, and nothing else is kept.
         """
-        total = fields.shape[1] * fields.shape[2]
-        chosen, at = np.arange(total), None
+        assert isinstance(geometry, Lattice)
+        lattice, total = geometry, len(geometry.coords)
+        chosen = np.arange(total)
         if 0 < self.points < total:
-            area = None if self.factors is None else lattice.area
-            drawn = np.sort(rng.choice(total, self.points, replace=False, p=area))
-            chosen, at = (chosen, torch.from_numpy(drawn)) if self.factors is None else (drawn, None)
-        known = None
-        if self.factors is not None:
-            known = self._context(fields, times, lattice, rng)
-            coarse = known.coarse
-            blank = ~np.isfinite(coarse).any(axis=(1, 2), keepdims=True)
-            if blank.any():  # nothing to explain them from: any context will do, and nothing is observed
-                known = known._replace(coarse=np.where(blank, self.scaling.offset, coarse))
-                if known.spread is not None:
-                    known = known._replace(spread=np.where(blank, 0.0, known.spread))
-                fields = np.where(blank, np.nan, fields)
+            chosen = np.sort(rng.choice(total, self.points, replace=False, p=lattice.area))
+        known = self._context(fields, times, lattice, rng)
+        coarse = known.coarse
+        blank = ~np.isfinite(coarse).any(axis=(1, 2), keepdims=True)
+        if blank.any():  # nothing to explain them from: any context will do, and nothing is observed
+            known = known._replace(coarse=np.where(blank, self.scaling.offset, coarse))
+            if known.spread is not None:
+                known = known._replace(spread=np.where(blank, 0.0, known.spread))
+            fields = np.where(blank, np.nan, fields)
         places = (lattice.points[0][chosen], lattice.points[1][chosen])
-        batch = self.query(places, times, **({} if known is None else known._asdict()))
+        batch = self.query(places, times, **known._asdict())
         values = self.scaling.to_model(fields.reshape(len(fields), -1)[:, chosen])
-        if self.bounded:
-            values = values.clamp(0, 1)
-        batch = replace(batch, values=values[..., None], observed=torch.isfinite(values))
-        return Framed(batch, total, at)
+        return Framed(replace(batch, values=values[..., None], observed=torch.isfinite(values)), total)
 
     def known(self, coarse: Floats, lattice: Lattice | Scatter) -> Known:
         """What the model is told of an input.
@@ -176,8 +142,8 @@ class Framing:
         places: tuple[NDArray[np.float64], NDArray[np.float64]],
         times: NDArray[Any],
         *,
-        coarse: Floats | None = None,
-        lattice: Lattice | None = None,
+        coarse: Floats,
+        lattice: Lattice,
         spread: Floats | None = None,
     ) -> FunctionBatch:
         """The places at which fields are asked for, and the coarse fields that are known.
@@ -185,12 +151,9 @@ class Framing:
         Args:
             places: Latitude and longitude in degrees, [N] each.
             times: [B] dates.
-            coarse, lattice, spread: See `Known`; None for the classic model.
+            coarse, lattice, spread: See `Known`.
         """
         coords = torch.from_numpy(unit_vectors(*places).astype(np.float32))[None]
-        if coarse is None:
-            return FunctionBatch(coords=coords)
-        assert lattice is not None
         flat: Floats = coarse.reshape(len(coarse), -1).astype(np.float64)
         base = lattice.interpolate(flat, *places)
         covariates = [sun_covariates(times, *places)]
@@ -201,7 +164,6 @@ class Framing:
         if spread is not None:
             left = lattice.interpolate(spread.reshape(len(spread), -1), *places) / self.scaling.scale
             covariates.append(left.astype(np.float32)[..., None])
-            assert self.factors is not None
             flat, lattice = thinned(coarse, lattice, self.factors[0])
         held = lattice.context_index
         values = self.scaling.to_model(flat[:, held])
@@ -219,7 +181,6 @@ class Framing:
 
     def _context(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Known:
         """What is known of fields in training."""
-        assert self.factors is not None
         if self.background is None:
             coarse, where = coarsened(fields, lattice, self.factors, rng, means=self.kind == "means")
             return Known(coarse if not self.noise else coarse + rng.normal(0.0, self.noise, coarse.shape), where)
@@ -235,7 +196,7 @@ class Framing:
 
     def within(self, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.int64]:
         """Which places lie where the background is known, or a coarse cell beside it."""
-        assert self.background is not None and self.factors is not None
+        assert self.background is not None
         grid = self.background.lattice
         margin = np.rad2deg(grid.spacing_rad) * self.factors[1]
         kept = (latitude <= grid.latitude[0] + margin) & (latitude >= grid.latitude[-1] - margin)

@@ -30,9 +30,10 @@ class Fingerprint:
         """
         head = {"dims": field.dims, "shape": field.shape, "dtype": str(field.dtype), "units": units}
         self._hash = hashlib.sha256(json.dumps(head).encode())
-        for dim in field.dims:
-            if dim in field.coords:
-                self._hash.update(f"{dim}".encode() + _coordinate_bytes(field[dim].values))
+        along = [name for name in field.coords if name not in field.dims and field[name].dims == field.dims[:1]]
+        for name in [*field.dims, *sorted(along, key=str)]:  # what is told of samples (their split) counts too
+            if name in field.coords:
+                self._hash.update(f"{name}".encode() + _coordinate_bytes(field[name].values))
 
     def update(self, block: NDArray[Any]) -> None:
         """Add the next samples.

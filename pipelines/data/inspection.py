@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -135,7 +136,7 @@ def inspect(path: str | PathLike[str]) -> Inspection:
         units=store.units,
         dims={str(dim): size for dim, size in field.sizes.items()},
         extent=_extent(field),
-        spacing={str(dim): _spacing(field[dim].values) for dim in field.dims[1:] if dim in field.coords},
+        spacing={str(dim): _spacing(field[dim].values) for dim in field.dims[1:] if _is_numbered(field, dim)},
         time_span=(times.label(field["time"].values[0]), times.label(field["time"].values[-1])) if dated else None,
         time_step=_time_step(field["time"].values) if dated else None,
         calendar=times.calendar_of(field["time"].values) if dated else None,
@@ -157,6 +158,11 @@ def _extent(field: xr.DataArray) -> tuple[float, float, float, float] | None:
         return None
     latitude, longitude = field["latitude"].values, field["longitude"].values
     return float(longitude.min()), float(latitude.min()), float(longitude.max()), float(latitude.max())
+
+
+def _is_numbered(field: xr.DataArray, dim: Hashable) -> bool:
+    """Whether an axis has numbers along it: channels have names."""
+    return dim in field.coords and np.issubdtype(field[dim].dtype, np.number)
 
 
 def _spacing(values: NDArray[np.float64]) -> str:

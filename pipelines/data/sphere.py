@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 NUM_SUN_COVARIATES = 4
 AXIAL_TILT_DEG = 23.44
 EARTH_RADIUS_KM = 6371.0
+SAME_PLACE = 1e-6  # radians, some metres
 
 
 def unit_vectors(latitude_deg: Array, longitude_deg: Array) -> Array:
@@ -64,16 +65,32 @@ def sun_covariates(times: NDArray[Any], latitude_deg: Array, longitude_deg: Arra
     Returns:
         [T, N, 4], within [-1, 1].
     """
-    clock, days = xr.DataArray(times, dims="time").dt, 360 if calendar_of(times) == "360_day" else 365.25
-    hour = (clock.hour + clock.minute / 60 + clock.second / 3600).values
-    season = 2 * np.pi * (clock.dayofyear.values - 1 + hour / 24) / days
+    turn, season, declination = (each[:, None] for each in _clock(times))  # [T, 1]
+    # the hour angle is the turn plus the longitude: sines of their sum from those of each
+    east, north = np.deg2rad(longitude_deg), np.deg2rad(latitude_deg)
+    cosine = np.cos(turn) * np.cos(east) - np.sin(turn) * np.sin(east)
+    sine = np.sin(turn) * np.cos(east) + np.cos(turn) * np.sin(east)
+    level = np.cos(north) * np.cos(declination)
+    zenith = np.sin(north) * np.sin(declination) + level * cosine
+    found = np.empty((*zenith.shape, NUM_SUN_COVARIATES), np.float32)
+    for number, covariate in enumerate((zenith, -level * sine, np.cos(season), np.sin(season))):
+        found[..., number] = covariate
+    return found
+
+
+def _clock(times: NDArray[Any]) -> tuple[Array, Array, Array]:
+    """Of times [T]: how far the earth has turned since noon at 0 E, the season, and the sun's declination, radians."""
+    if times.dtype == object:
+        hour = np.array([time.hour + time.minute / 60 + time.second / 3600 for time in times])
+        day = np.array([time.dayofyr - 1 for time in times])
+    else:  # xarray's accessors take milliseconds, and every block of places asks for this
+        date = times.astype("datetime64[D]")
+        hour = (times - date) / np.timedelta64(1, "h")
+        day = (date - times.astype("datetime64[Y]")) / np.timedelta64(1, "D")
+    days = 360 if calendar_of(times) == "360_day" else 365.25
+    season = 2 * np.pi * (day + hour / 24) / days
     declination = np.deg2rad(-AXIAL_TILT_DEG) * np.cos(season + 2 * np.pi * 10 / days)
-    angle = np.deg2rad(15 * (hour[:, None] - 12) + longitude_deg)  # [T, N], the hour angle
-    north = np.deg2rad(latitude_deg)
-    level = np.cos(north) * np.cos(declination)[:, None]
-    zenith = np.sin(north) * np.sin(declination)[:, None] + level * np.cos(angle)
-    yearly = [np.broadcast_to(wave[:, None], zenith.shape) for wave in (np.cos(season), np.sin(season))]
-    return np.stack([zenith, -level * np.sin(angle), *yearly], axis=-1).astype(np.float32)
+    return np.deg2rad(15 * (hour - 12)), season, declination
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +111,25 @@ class Lattice:
     def of(cls, field: xr.DataArray | xr.Dataset) -> Lattice:
         """The grid of a canonical field."""
         return cls(latitude=field["latitude"].values.astype(float), longitude=field["longitude"].values.astype(float))
+
+    def index_of(self, coords: Array) -> NDArray[np.int64]:
+        """The point at each of the places [n, 3], [n]; -1 where there is none."""
+        apart, index = cKDTree(self.coords).query(coords)
+        return np.where(apart < SAME_PLACE, index, -1)
+
+    def at(self, step_deg: float) -> Lattice:
+        """A grid of this step over the same region, from its north-west corner."""
+        width = 360.0 - 1e-6 if self.periodic else self.longitude[-1] - self.longitude[0] + 1e-6
+        rows = int((self.latitude[0] - self.latitude[-1] + 1e-6) / step_deg) + 1
+        return Lattice(
+            latitude=self.latitude[0] - step_deg * np.arange(rows),
+            longitude=self.longitude[0] + step_deg * np.arange(int(width / step_deg) + 1),
+            closed=self.periodic,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
 
     def every(self, factor: int, offset: tuple[int, int] = (0, 0)) -> Lattice:
         """Every `factor`-th row and column from `offset` on."""

@@ -89,3 +89,39 @@ def split_samples(
 
 def _span(times: NDArray[Any]) -> str:
     return f"{label(times[0])} to {label(times[-1])}, {len(times)} samples"
+
+
+def split_named(
+    named: NDArray[Any] | None, count: int, *, test: float | str, train: str | None, validation: float, seed: int
+) -> Split:
+    """Split samples that have no order: as the data's own names say, else at random.
+
+    Args:
+        named: [count] "train", "validation" or "test", or None where the data do not say. Where none is called
+            "validation", a part of "train" is drawn; likewise the test.
+        count: Samples.
+        test, validation: Fractions: of all the samples, and of those left to train on.
+        train: None; only times have spans.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If a span is given, a name is another one, or nothing is left to train on.
+    """
+    if train is not None or isinstance(test, str):
+        raise ValueError("split.train and split.test are spans of time: these samples have none; give a fraction")
+    names = np.full(count, "train", dtype=object) if named is None else np.asarray(named).astype(object)
+    unknown = sorted(set(map(str, names)) - {"train", "validation", "test"})
+    if unknown:
+        raise ValueError(f"the coordinate `split` holds {unknown[0]!r}: train, validation and test are known")
+    rng = np.random.default_rng([seed, 0x5117])  # the same draws whatever else the seed is used for
+    rest = rng.permutation(np.flatnonzero(names == "train"))
+    parts = {}
+    for name, fraction in (("test", test), ("validation", validation)):
+        held = np.flatnonzero(names == name)
+        if not len(held):
+            number = min(round(fraction * len(rest)), len(rest) - 1)
+            held, rest = rest[: max(number, 0)], rest[max(number, 0) :]
+        parts[name] = np.sort(held)
+    if not len(rest):
+        raise ValueError(f"no sample is left to train on: none of {count} is called 'train'")
+    return Split(train=np.sort(rest), validation=parts["validation"], test=parts["test"])

@@ -202,10 +202,10 @@ def open_store(
     if missing or attributes["variable"] not in dataset or attributes["domain"] not in DIMS:
         what = f"the attribute {missing[0]!r}" if missing else "its variable, or knows no such domain"
         raise ValueError(f"the store {text!r} is damaged: it lacks {what}; make it again")
-    return _checked(text, dataset, skip_corrupt=skip_corrupt)
+    return _checked(text, dataset, skip_corrupt=skip_corrupt, options=options)
 
 
-def _checked(text: str, dataset: xr.Dataset, *, skip_corrupt: bool) -> Store:
+def _checked(text: str, dataset: xr.Dataset, *, skip_corrupt: bool, options: Mapping[str, Any] | None = None) -> Store:
     """Build the store's description from its attributes, comparing them with the array itself."""
     attributes = dataset.attrs
     name, domain = attributes["variable"], attributes["domain"]
@@ -218,7 +218,7 @@ def _checked(text: str, dataset: xr.Dataset, *, skip_corrupt: bool) -> Store:
             f"{attributes['units']!r}"
         )
     statistics = Statistics.from_json(attributes["statistics"])
-    stored = StoredArray(field, text, complete=statistics.missing == 0, skip_corrupt=skip_corrupt)
+    stored = StoredArray(field, text, complete=statistics.missing == 0, skip_corrupt=skip_corrupt, options=options)
     samples = block_samples(stored.chunk, field.dtype.itemsize * math.prod(field.shape[1:]))
     blocks = dask.array.from_array(stored, chunks=(samples, *field.shape[1:]), name=stored.graph)
     return Store(

@@ -7,15 +7,17 @@ damage, which `skipping` reads as NaN and notes; a server that does not answer i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 from uuid import uuid4
 
+import cftime
 import numpy as np
 import pandas as pd
 import xarray as xr
+from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from pipelines.data.remote import PAUSES_S, is_url, persistently
@@ -49,8 +51,10 @@ class StoredArray:
     Args:
         field: The values, lazily and without Dask, as xarray opened them.
         path: The store's.
-        complete: No value is missing: NaN is what zarr gives for a chunk that is not there.
+        complete: No value is missing: NaN is what zarr gives for a chunk that is not there, and zero where values are
+            whole numbers.
         skip_corrupt: Read damaged chunks as NaN wherever this is read, not only within `skipping`.
+        options: For fsspec.
 
     Attributes:
         chunk: Samples of a chunk.
@@ -59,7 +63,15 @@ class StoredArray:
         index: Of the samples, where they have coordinates.
     """
 
-    def __init__(self, field: xr.DataArray, path: str, *, complete: bool, skip_corrupt: bool = False) -> None:
+    def __init__(
+        self,
+        field: xr.DataArray,
+        path: str,
+        *,
+        complete: bool,
+        skip_corrupt: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.shape, self.dtype, self.ndim = field.shape, field.dtype, field.ndim
         self.chunk = int(field.encoding["chunks"][0])
         self.index: pd.Index | None = field.indexes.get(field.dims[0])
@@ -69,7 +81,7 @@ class StoredArray:
         self.graph = f"stored-{uuid4().hex}"
         shards = field.encoding.get("shards")
         self.shard = None if shards is None else int(shards[0])
-        self._path, self._complete = path, complete and self.dtype.kind == "f"
+        self._path, self._complete, self._options = path, complete, options
 
     def __getitem__(self, key: Any) -> NDArray[Any]:  # noqa: ANN401 - an index in NumPy's sense
         """Read a part.
@@ -81,15 +93,16 @@ class StoredArray:
             values = self._read(key)
         except _DAMAGE:
             return self._chunk_by_chunk(key)
-        return self._chunk_by_chunk(key) if self._lacks(values) else values
+        return self._chunk_by_chunk(key) if self._lacks(values, self._chunks(key)) else values
 
     def key(self, chunk: int) -> str:
         """A chunk's file in the store; where it shares one, its number in it."""
-        zeros = "/0" * (self.ndim - 1)
-        if self.shard is None:
-            return f"{self._name}/c/{chunk}{zeros}"
-        beside = self.shard // self.chunk
-        return f"{chunk % beside} of shard {self._name}/c/{chunk // beside}{zeros}"
+        beside = (self.shard or self.chunk) // self.chunk
+        return self._file(chunk) if beside == 1 else f"{chunk % beside} of shard {self._file(chunk)}"
+
+    def _file(self, chunk: int) -> str:
+        beside = (self.shard or self.chunk) // self.chunk
+        return f"{self._name}/c/{chunk // beside}" + "/0" * (self.ndim - 1)
 
     def _read(self, key: Any) -> NDArray[Any]:  # noqa: ANN401
         try:
@@ -97,11 +110,14 @@ class StoredArray:
         except client_errors() as error:
             raise ChunkError(self._unreachable(self._chunks(key), error)) from error
 
-    def _lacks(self, values: NDArray[Any]) -> bool:
-        """Whether a chunk was not there, going by the first value of each sample."""
+    def _lacks(self, values: NDArray[Any], chunks: NDArray[np.int64]) -> bool:
+        """Whether a chunk was not there: by the first value of each sample, or, of whole numbers, by its file."""
         if not self._complete or not values.size:
             return False
-        return bool(np.isnan(values.reshape(len(values), -1)[:, 0] if values.ndim else values).any())
+        if self.dtype.kind == "f":
+            return bool(np.isnan(values.reshape(len(values), -1)[:, 0] if values.ndim else values).any())
+        files, root = url_to_fs(self._path, **(self._options or {}))
+        return not all(files.exists(f"{root}/{name}") for name in {self._file(int(chunk)) for chunk in chunks})
 
     def _chunks(self, key: Any) -> NDArray[np.int64]:  # noqa: ANN401
         """The chunks that a part lies in."""
@@ -118,7 +134,7 @@ class StoredArray:
             part = slice(chunk * self.chunk, min((chunk + 1) * self.chunk, self.shape[0]))
             try:
                 read = self._read(part)
-                reason = "its file is not there" if self._lacks(read) else None
+                reason = "its file is not there" if self._lacks(read, np.array([chunk])) else None
             except _DAMAGE as error:
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
             if reason is None:
@@ -149,7 +165,12 @@ class StoredArray:
 
     def _sentence(self, chunk: int, what: str) -> str:
         first, last = chunk * self.chunk, min((chunk + 1) * self.chunk, self.shape[0]) - 1
-        dated = "" if self._times is None else f" ({label(self._times[first])} to {label(self._times[last])})"
+        dated = "" if self._times is None else f" ({_called(self._times[first])} to {_called(self._times[last])})"
         return (
             f"chunk {self.key(chunk)} of {public_name(self._path)!r} {what}: it holds samples {first} to {last}{dated}"
         )
+
+
+def _called(sample: Any) -> str:  # noqa: ANN401 - a date, or a name
+    """A sample of a store by its date, or by its name where it has one."""
+    return label(sample) if isinstance(sample, np.datetime64 | cftime.datetime) else str(sample)

@@ -104,7 +104,7 @@ def _input(plan: Plan, given: Lattice) -> str:
 def _points(plan: Plan, given: Scatter) -> str:
     assert plan.config.context is not None
     low, high = plan.config.context.factors
-    trained, inside = plan.lattice.spacing_rad, plan.framing.within(given.latitude, given.longitude)
+    trained, inside = plan.lattice.spacing_rad, plan.downscaling.within(given.latitude, given.longitude)
     factor = np.sqrt(len(plan.lattice.coords) / max(len(inside), 1))
     found = []
     if len(inside) < len(given.latitude):

@@ -147,7 +147,7 @@ def ask(
     given, methods = places_of(field), "" if scattered is not None else _cell_methods(source, str(field.name))
     lattice = teller.checkpoint.plan.lattice if isinstance(given, Scatter) else given
     if isinstance(given, Scatter):
-        teller.checkpoint.plan.framing.refuse_points()
+        teller.checkpoint.plan.downscaling.refuse_points()
         if factor is not None or conserve:
             raise ValueError(
                 f"the input is a list of points, which has no cells for --{'conserve' if conserve else 'factor'}: "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +25,12 @@ from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.leverage import corners, readouts, stretched
 from pipelines.training.registry import load_model
 from vamoh import VAMoH
+from vamoh.leverage import Stretch
 from vamoh.local import LocalTerms
-from vamoh.random_field import RandomField
+from vamoh.random_field import DrawnFields, RandomField
 
-POINTS = 2048  # asked for at a time: what a core's cache holds of a few members
+# Asked for at a time: of what is the same for all members, and of what is not, as much as a core's cache holds.
+PLACES, POINTS = 4096, 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +65,7 @@ class Downscaler:
         known = self.checkpoint
         digest = hashlib.sha256(repr((self.law, known.plan.scaling, known.plan.spec)).encode())
         if known.leverage is not None:
-            digest.update(repr((known.leverage.constant, known.leverage.growth)).encode())
+            digest.update(repr([getattr(known.leverage, each.name) for each in fields(Stretch)]).encode())
             digest.update(known.leverage.precision.numpy().tobytes())
         if known.calibration is not None:
             digest.update(repr(known.calibration).encode())
@@ -95,10 +97,10 @@ class Downscaler:
         leverage = self.checkpoint.leverage
         return None if leverage is None else self.checkpoint.plan.lattice.every(leverage.every)
 
-    def stretch(
+    def leverage(
         self, local: LocalTerms, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
     ) -> torch.Tensor | None:
-        """What deviations from the mean are multiplied by, [T, N]; None where nothing was fitted.
+        """How far the state is from those of training, [T, N]; None where nothing was fitted.
 
         Args:
             local: What the places read of the context of each time.
@@ -107,7 +109,7 @@ class Downscaler:
         leverage, lattice = self.checkpoint.leverage, self._leverage_lattice
         if leverage is None or lattice is None:
             return None
-        return leverage.stretch(leverage.of(readouts(self.model, local), *corners(lattice, latitude, longitude)))
+        return leverage.of(readouts(self.model, local), *corners(lattice, latitude, longitude))
 
     @torch.no_grad()
     def ensemble(
@@ -131,8 +133,8 @@ class Downscaler:
         plan, model = self.checkpoint.plan, self.model
         drawn = [draw_member(seed, number, plan.spec.latent) for number in range(members)]
         pole = np.array([90.0])
-        known = plan.framing.known(coarse, lattice)
-        context = plan.framing.query((pole, pole), times, **known._asdict()).context
+        known = plan.downscaling.known(coarse, lattice)
+        context = plan.downscaling.query((pole, pole), times, **known._asdict()).context
         given = model.prior_given(model.summarise(context))
         noise = torch.stack([each.noise for each in drawn])
         latents = [model.prior.transform(each.expand(len(times), -1), given) for each in noise]
@@ -182,10 +184,21 @@ class Ensemble:
         num_times, members, count = len(self.times), len(self.fields), len(latitude)
         values = np.empty((members, num_times, count), np.float32)
         weights = np.empty((num_times, count, self.teller.model.spec.components), np.float32)
-        for first in range(0, count, POINTS):
-            here = slice(first, min(first + POINTS, count))
+        for first in range(0, count, PLACES):
+            here = slice(first, min(first + PLACES, count))
             self._ask((latitude[here], longitude[here]), values[..., here], weights[:, here])
         return values, weights
+
+    @cached_property
+    def _drawn(self) -> DrawnFields:
+        hours = torch.from_numpy(hours_since_1970(self.times))
+        drawn = self.teller.law.drawn(hours, self.fields, self.teller.model.spec.num_axes)
+        return drawn._replace(amplitudes=drawn.amplitudes.float())
+
+    @cached_property
+    def _networks(self) -> list[torch.Tensor]:
+        """The generators of each time's members."""
+        return [self.teller.model.hypernetworks(latent) for latent in self.latents]
 
     def _ask(
         self,
@@ -195,20 +208,22 @@ class Ensemble:
     ) -> None:
         """Fill `values` [M, T, N] and `weights` [T, N, K] at a few places."""
         plan, model = self.teller.checkpoint.plan, self.teller.model
-        query = plan.framing.query(places, self.times, **self.known._asdict())
-        hours = torch.from_numpy(hours_since_1970(self.times))
-        scores = self.teller.given(self.teller.law.sample(query.coords[0], hours, self.fields))[..., None]
-        features, local = model._place(query)  # the same for all members: once
-        assert local is not None
-        stretch = self.teller.stretch(local, *places)
-        for time, latent in enumerate(self.latents):
-            row = slice(time, time + 1)  # the members of one time see the same features: one product for all of them
-            seen = local._replace(readout=local.readout[row], features=local.features[row])
-            mixture = model._mixture(*model._evaluate(latent, query.rows(time, time + 1), features[row], seen))
-            drawn = mixture.at_score(scores[:, time])
-            drawn = drawn if stretch is None else stretched(mixture, drawn, stretch[time])
-            values[:, time] = plan.scaling.to_kelvin(drawn[..., 0])
-            weights[time] = mixture.logits.transpose(1, 2).softmax(dim=1).mean(dim=0).T.numpy()
+        query = plan.downscaling.query(places, self.times, **self.known._asdict())
+        placed = model.place(query)  # the same for all members: once
+        assert placed.local is not None
+        law, strange = self.teller.checkpoint.leverage, self.teller.leverage(placed.local, *places)
+        for first in range(0, query.num_points, POINTS):
+            part = slice(first, min(first + POINTS, query.num_points))
+            scores = self.teller.given(self._drawn.at(query.coords[0, part]))[..., None]
+            seen = placed.at(part)
+            for time, (latent, networks) in enumerate(zip(self.latents, self._networks, strict=True)):
+                # the members of one time see the same features: one product for all of them
+                mixture = model.mixture(latent, seen.rows(time, time + 1), networks=networks)
+                drawn = mixture.at_score(scores[:, time])
+                if law is not None and strange is not None:
+                    drawn = stretched(mixture, drawn, law.stretch(strange[time, part], mixture))
+                values[:, time, part] = plan.scaling.to_kelvin(drawn[..., 0])
+                weights[time, part] = mixture.weights[..., 0].mean(dim=0).T.numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
+from pipelines.data.domain import kind_of
 from pipelines.data.means import block_means
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store, open_store
-from pipelines.data.times import label
 from pipelines.products import diagnosis, skill
 from pipelines.products.baselines import Forecasts, competitors
 from pipelines.products.downscale import on_target, one_thread_a_block
 from pipelines.products.ensemble import Downscaler
+from pipelines.products.kinds import names_of, products_of
 from pipelines.products.targets import Target
 from pipelines.training.plan import Plan, split_of
 from pipelines.training.registry import load_model
-from pipelines.training.validation import read_samples
-from vamoh import VAMoH
 
 SYSTEM = "vamoh"
 Scores = dict[str, dict[str, float]]
@@ -46,7 +44,8 @@ def evaluate(
     """Score a model on a part of a store.
 
     A downscaling model is given every `factor`-th point and asked for the store's grid; a classic model reconstructs
-    whole fields. Baselines that learn are fitted on the hours that the model saw (training and validation).
+    and completes whole functions, of any kind. Baselines that learn are fitted on what the model saw (training and
+    validation).
 
     Args:
         model: MODEL, as everywhere.
@@ -63,8 +62,9 @@ def evaluate(
         report: Also write a page with maps, spectra, ranks and the curve.
 
     Returns:
-        `scores` (area weighted), `scores_unweighted` (every grid point alike), what they are of, and of a downscaling
-        model `scales` and `reliability` (see `diagnosis`) and the `curve` (see there).
+        What the scores are of, and tables of them. Of a downscaling model `scores` (area weighted),
+        `scores_unweighted` (every grid point alike), `scales` and `reliability` (see `diagnosis`) and the `curve` (see
+        there); of a classic model what `ProductKind.scores` gives.
 
     Raises:
         ValueError: If the split is empty, or the store's grid is too small for the factor.
@@ -72,23 +72,28 @@ def evaluate(
     checkpoint, network, origin = load_model(model)
     opened, plan = open_store(store), checkpoint.plan
     chosen = samples_of(opened, plan, split)
-    truth = opened.field.isel(time=chosen).load()
+    named = [kind_of(opened.domain).label(name) for name in names_of(opened.field)]
     about = {
         **origin,
         "store": opened.path,
         "fingerprint": opened.fingerprint,
         "split": split,
         "samples": len(chosen),
-        "from": label(truth["time"].values[0]),
-        "to": label(truth["time"].values[-1]),
+        "from": named[chosen[0]],
+        "to": named[chosen[-1]],
         "units": opened.units,
     }
+    taught = opened if reference is None else open_store(reference)
     if network.local is None:
-        forecasts: Forecasts = {SYSTEM: reconstructed(network, plan, opened, chosen, seed)}
-        learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
-        if learned is not None:
-            forecasts["training mean"] = learned.mean("time").broadcast_like(truth).transpose(*truth.dims)
-        return about | {"task": "reconstruction"} | _scored(forecasts, truth)
+        asked = {"factor": factor, "every": every > 1, "attention": attention, "curve": curve, "report": report}
+        given = [f"--{name}" for name, value in asked.items() if value]
+        if given:
+            raise ValueError(f"{', '.join(given)}: only of a model that downscales, {model} makes whole functions")
+        known = (taught, _learned(taught, plan)) if taught.fingerprint == plan.fingerprint else None
+        kind = products_of(plan.spec.domain)
+        found = kind.scores(checkpoint, network, opened, chosen, known, members=members, seed=seed)
+        return about | {"task": "reconstruction and completion", "seed": seed} | found
+    truth = opened.field.isel(time=chosen).load()
     factor = default_factor(plan) if factor is None else factor
     if factor < 2:
         raise ValueError(f"--factor must be a whole number of at least 2, got {factor}: nothing is left out otherwise")
@@ -99,7 +104,7 @@ def evaluate(
     if every < 1 or factor % every or factor == every:
         raise ValueError(f"--every must divide the factor {factor} and be less than it, got {every}")
     teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
-    learned = _training_fields(opened if reference is None else open_store(reference), plan, truth)
+    learned = _training_fields(taught, plan, truth)
     trial = Trial(teller=teller, truth=truth, learned=learned, seed=seed)
     coarse, wanted, forecasts = trial.run(factor, every, members=members, attention=attention)
     about |= {"task": "downscaling", "factor": factor, "every": every, "members": members, "seed": seed}
@@ -141,7 +146,7 @@ class Trial:
         self, factor: int, every: int = 1, *, members: int, attention: float = 0.0
     ) -> tuple[xr.DataArray, xr.DataArray, Forecasts]:
         """The coarse fields, truth where it is asked for, and what every system makes of the one for the other."""
-        means = self.teller.checkpoint.plan.framing.kind == "means"
+        means = self.teller.checkpoint.plan.downscaling.kind == "means"
         coarse, wanted = coarsened(self.truth, factor, means=means), self.truth[:, ::every, ::every]
         learned = None
         if self.learned is not None:
@@ -189,17 +194,17 @@ def _scored(forecasts: Forecasts, truth: xr.DataArray) -> dict[str, Scores]:
 
 def samples_of(opened: Store, plan: Plan, split: str) -> np.ndarray:
     """Positions of a split in the training store, or in another one."""
-    times = opened.field["time"].values
+    if opened.domain != plan.spec.domain:
+        raise ValueError(f"the model is of functions on the {plan.spec.domain}, {opened.path!r} of the {opened.domain}")
     if split == "all":
-        return np.arange(len(times))
+        return np.arange(opened.field.shape[0])
     if opened.fingerprint == plan.fingerprint:
         return split_of(plan.config, opened).named(split)
     if split != "test":
         raise ValueError(
             f"{opened.path!r} is not the store that the model was trained on: it has no {split} split, use all"
         )
-    seen = opened.field["time"].sel(time=slice(plan.trained_from, plan.trained_to)).values
-    chosen = np.flatnonzero(~np.isin(times, seen))
+    chosen = kind_of(opened.domain).unseen(opened.field, plan.trained_from, plan.trained_to)
     if not len(chosen):
         raise ValueError(
             f"every sample of {opened.path!r} lies in the span that the model was trained on: use --split all"
@@ -207,23 +212,16 @@ def samples_of(opened: Store, plan: Plan, split: str) -> np.ndarray:
     return chosen
 
 
+def _learned(opened: Store, plan: Plan) -> np.ndarray:
+    """Positions in the training store of what the model learned from and was chosen by."""
+    split = split_of(plan.config, opened)
+    return np.sort(np.concatenate([split.train, split.validation]))
+
+
 def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
     """What the model learned from and was chosen by, if this is its store and the grid is the one that is scored."""
     if opened.fingerprint != plan.fingerprint:
         return None
-    split = split_of(plan.config, opened)
-    learned = opened.field.isel(time=np.sort(np.concatenate([split.train, split.validation])))
+    learned = opened.field.isel(time=_learned(opened, plan))
     same = all(np.array_equal(learned[axis].values, truth[axis].values) for axis in ("latitude", "longitude"))
     return learned.load() if same else None
-
-
-def reconstructed(network: VAMoH, plan: Plan, opened: Store, chosen: np.ndarray, seed: int) -> xr.DataArray:
-    """A classic model's mean of each field, given the field."""
-    lattice, parts = Lattice.of(opened.field), []
-    framing = replace(plan.framing, points=0)  # training may see a few points of each field, this is of all of them
-    for part in read_samples(opened, chosen):
-        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng(seed)).batch
-        with torch.no_grad():
-            mean = network.complete(batch, batch, torch.zeros(len(part.fields), plan.spec.latent)).mean
-        parts.append(plan.scaling.to_kelvin(mean[..., 0]).reshape(part.fields.shape))
-    return opened.field.isel(time=chosen).copy(data=np.concatenate(parts))

@@ -88,7 +88,7 @@ def judge(challenger: str, champion: str, store: str, *, members: int, seed: int
             f"the champion is given every {every}th point, and those of {opened.path!r}, {truth.shape[1]} x "
             f"{truth.shape[2]}, are no grid: compare them on a larger store, or --force"
         )
-    coarse = coarsened(truth, every, means=plan.framing.kind == "means")
+    coarse = coarsened(truth, every, means=plan.downscaling.kind == "means")
     losses = [losses_of(members_of(each, coarse, truth, members=members, seed=seed), truth) for each in tellers]
     times = truth["time"].values
     verdict = verdict_of(*losses, block=block_length(times), seed=seed)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from pipelines.data.store import Store, open_store
 from pipelines.data.times import label
 from pipelines.products import plot
 from pipelines.products.downscale import on_target, one_thread_a_block
 from pipelines.products.ensemble import Downscaler
-from pipelines.products.evaluate import default_factor, reconstructed
-from pipelines.products.plot import Panel
+from pipelines.products.evaluate import default_factor
+from pipelines.products.kinds import products_of
 from pipelines.products.targets import Target
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint
 from pipelines.training.plan import split_of
@@ -42,7 +39,8 @@ def training_pictures(checkpoint: Path, store: str) -> list[Path]:
     opened = open_store(store)
     hour = _an_unfitted_sample(kept, opened)
     if network.local is None:
-        figures: Mapping[str, Figure] = {"reconstruction": _classic(kept, network, opened, hour)}
+        kind = products_of(kept.plan.spec.domain)
+        figures: Mapping[str, Figure] = {"reconstruction": kind.illustration(kept, network, opened, hour)}
     else:
         figures = {"downscaled": _downscaled(kept, network, opened, hour)}
     folder = checkpoint.parent / "maps"
@@ -78,27 +76,3 @@ def _downscaled(kept: Checkpoint, network: VAMoH, opened: Store, hour: int) -> F
         component=result["component"],
         title=f"{label(truth['time'].values[0])}, given one point in {factor} along each side",
     )
-
-
-def _classic(kept: Checkpoint, network: VAMoH, opened: Store, hour: int) -> Figure:
-    truth = opened.field.isel(time=hour).load()
-    again = reconstructed(network, kept.plan, opened, np.array([hour]), SEED).isel(time=0)
-    error = (again - truth).assign_attrs(units=opened.units)
-    panels = [
-        Panel(field=truth, title=f"Truth, {label(truth['time'].values)}", scale="field"),
-        Panel(field=again, title="Reconstruction", scale="field"),
-        Panel(field=error, title="Error: reconstruction minus truth", kind="error"),
-    ]
-    for number, values in enumerate(_prior_samples(kept, network, opened, 2), start=1):
-        drawn = truth.copy(data=values.reshape(truth.shape))
-        panels.append(Panel(field=drawn, title=f"Sample {number} from the prior", scale="field"))
-    return plot.maps(panels, title="What the model makes of a field, and fields of its own")
-
-
-@torch.no_grad()
-def _prior_samples(kept: Checkpoint, network: VAMoH, opened: Store, count: int) -> NDArray[np.floating]:
-    """Means of fields from the prior on the store's lattice, [count, n m] kelvin."""
-    plan = kept.plan
-    query = plan.framing.query(plan.lattice.points, opened.field["time"].values[:count])
-    noise = torch.randn(count, plan.spec.latent, generator=torch.Generator().manual_seed(SEED))
-    return plan.scaling.to_kelvin(network.sample(noise, query).mean[..., 0])

@@ -32,6 +32,7 @@ from pipelines.products.ensemble import Downscaler, draw_member
 from pipelines.products.server_guard import guard_next_server
 from pipelines.products.targets import Target, check_inside
 from pipelines.training.checkpoint import load_checkpoint
+from pipelines.training.plan import BOUNDED
 from vamoh import FunctionBatch
 
 Array = NDArray[np.float64]
@@ -121,6 +122,8 @@ class PointServer(PythonModel):
         self._most_values = int(limits["max_values"])
         guard_next_server(int(limits["max_request_bytes"]))
         checkpoint, model = load_checkpoint(self._folder)
+        if checkpoint.plan.spec.domain != "sphere":
+            raise ValueError("only models of fields on the sphere are served: use `vamoh sample` or `vamoh complete`")
         self._teller = Downscaler(checkpoint=checkpoint, model=model.eval(), origin={})
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
@@ -191,7 +194,7 @@ def _downscaled(teller: Downscaler, question: Question, part: slice) -> NDArray[
     if grid is not None:
         given, values = grid
         check_inside(Target(latitude=query[:, 0], longitude=query[:, 1], names=("",) * len(query)), given)
-    elif teller.checkpoint.plan.framing.background is not None:
+    elif teller.checkpoint.plan.background is not None:
         given, values = Scatter(latitude=coords[:, 0], longitude=coords[:, 1]), values[:, None]
     else:
         raise ValueError(
@@ -207,7 +210,7 @@ def _completed(teller: Downscaler, question: Question, part: slice) -> NDArray[n
     """The mixture's mean for latents of the posterior; members differ by their latents alone."""
     plan, model = teller.checkpoint.plan, teller.model
     scaled = plan.scaling.to_model(question.values[part])
-    scaled = scaled.clamp(0, 1) if plan.framing.bounded else scaled
+    scaled = scaled.clamp(0, 1) if plan.spec.likelihood in BOUNDED else scaled
     batch = FunctionBatch(
         coords=_coords(question.coords[part][0]), values=scaled[..., None], observed=torch.isfinite(scaled)
     )

@@ -46,9 +46,9 @@ def calibrate(folder: Path, store: Store, held: Index) -> ConformalMap:
     if leverage is None:
         raise ValueError("--calibrate is of members that downscale: this model has no context, or no law of members")
     parts = predictions(
-        model, read_samples(store, held), plan.framing, plan.lattice, leverage=leverage, seed=plan.config.seed
+        model, read_samples(store, held), plan.downscaling, plan.lattice, leverage=leverage, seed=plan.config.seed
     )
-    scores = [field for part in parts for field in part.scores(leverage.stretch(part.leverage))]
+    scores = [field for part in parts for field in part.scores(leverage.stretch(part.leverage, part.mixture))]
     times = store.field[store.field.dims[0]].values[held]
     fitted = conformal_map(scores, torch.from_numpy(plan.lattice.area), first=label(times[0]), last=label(times[-1]))
     save_checkpoint(folder, replace(checkpoint, calibration=fitted), model)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from pipelines.data.domain import kind_of
+from pipelines.data.fields import steps
 from pipelines.data.sphere import EARTH_RADIUS_KM
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.plan import Plan
@@ -37,22 +37,18 @@ def facts_of(checkpoint: Checkpoint, network: VAMoH) -> Facts:
     fitted, law = checkpoint.calibration, checkpoint.random_field
     return {
         "description": plan.config.description,
-        "task": "reconstruction of whole fields" if network.local is None else "downscaling",
+        "task": "whole functions: samples, completions" if network.local is None else "downscaling",
         "variable": plan.variable,
         "units": "K",
         "parameters": sum(p.numel() for p in network.parameters()),
-        "grid": f"{plan.lattice.shape[0]} x {plan.lattice.shape[1]}",
-        "grid_degrees": _steps(plan, 1),
-        "region": [
-            float(plan.lattice.longitude[0]),
-            float(plan.lattice.latitude[-1]),
-            float(plan.lattice.longitude[-1]),
-            float(plan.lattice.latitude[0]),
-        ],
+        "grid": " x ".join(map(str, plan.geometry.shape)),
+        **kind_of(plan.spec.domain).about(plan.geometry),
         "context_every": list(every) if isinstance(every, tuple) else every,
         "context_kind": None if context is None else context.kind,
         "statics": [each.name for each in plan.statics] or None,
-        "input_degrees": None if context is None else [_steps(plan, factor) for factor in sorted({*context.factors})],
+        "input_degrees": None
+        if context is None
+        else [steps(plan.lattice, factor) for factor in sorted({*context.factors})],
         "trained_from": plan.trained_from,
         "trained_to": plan.trained_to,
         "train": split.train,
@@ -75,23 +71,19 @@ def facts_of(checkpoint: Checkpoint, network: VAMoH) -> Facts:
 
 def limits(plan: Plan) -> list[str]:
     """What the model is not for, a sentence each."""
-    lattice, context = plan.lattice, plan.config.context
-    west, east = lattice.longitude[0], lattice.longitude[-1]
-    where = "the globe" if lattice.periodic else (
-        f"{west:g} to {east:g} degrees east, {lattice.latitude[-1]:g} to {lattice.latitude[0]:g} degrees north"
-    )  # fmt: skip
+    context, where = plan.config.context, kind_of(plan.spec.domain).where(plan.geometry)
     found = [
-        f"It learned from {plan.trained_from} to {plan.trained_to}; other seasons and climates are extrapolation.",
+        f"It learned from {plan.trained_from} to {plan.trained_to}; what is unlike them is extrapolation.",
         f"It learned from {where}: nothing local is known elsewhere.",
     ]
     if context is None:
-        return [*found, "It reconstructs and samples whole fields; it does not downscale."]
-    low, high = context.factors
-    inputs = f"{_steps(plan, low)}" if low == high else f"{_steps(plan, low)} to {_steps(plan, high)}"
+        return [*found, "It reconstructs, completes and samples whole functions; it does not downscale."]
+    low, high = (steps(plan.lattice, factor) for factor in context.factors)
+    inputs = low if low == high else f"{low} to {high}"
     return [
         *found,
         f"It was taught on input of {inputs} degrees; other input is a warning in what it writes.",
-        f"The truth that it learned from has {_steps(plan, 1)} degrees: on much finer grids it interpolates smoothly.",
+        f"Its truth has {steps(plan.lattice, 1)} degrees: on much finer grids it interpolates smoothly.",
     ]
 
 
@@ -130,13 +122,6 @@ def heading(evaluation: Mapping[str, Any]) -> str:
     asked = [f"{key} {evaluation[key]}" for key in ("factor", "every", "members") if evaluation.get(key) is not None]
     span = f"{evaluation.get('split')}, {evaluation.get('from')} to {evaluation.get('to')}"
     return ", ".join([f"Area-weighted scores on {evaluation.get('store')} ({span})", *asked, str(evaluation["units"])])
-
-
-def _steps(plan: Plan, factor: int) -> str:
-    """Steps of every `factor`-th point along latitude and longitude, degrees."""
-    axes = (plan.lattice.latitude, plan.lattice.longitude)
-    steps = {f"{factor * float(np.median(np.abs(np.diff(axis)))):.4g}" for axis in axes if len(axis) > 1}
-    return " x ".join(sorted(steps)) or "unknown"
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,6 @@
 """Checkpoints: a folder of safetensors and JSON that needs no outside file, written beside and renamed. Never pickle.
 
-checkpoint.json         the plan (config, spec, scaling, lattice, data fingerprint), progress, metrics, versions
+checkpoint.json         the plan (config, spec, scaling, geometry, data fingerprint), progress, metrics, versions
 model.safetensors       the weights that are used (their moving average)
 background.safetensors  only of a model for any set of points: training fields
 statics.safetensors     only of a model that is told fields that do not change
@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -27,7 +26,7 @@ from torch import Tensor
 from pipelines.config import parse_config
 from pipelines.data.atomic import written_beside
 from pipelines.data.background import Background
-from pipelines.data.batches import Scaling
+from pipelines.data.domain import Geometry, Scaling, kind_of
 from pipelines.data.normalize import Statistics
 from pipelines.data.sphere import Lattice
 from pipelines.data.static import StaticField
@@ -229,8 +228,7 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
         "vertices": grids,
         "scaling": asdict(plan.scaling),
         "statistics": plan.statistics.to_json(),
-        "latitude": plan.lattice.latitude.tolist(),
-        "longitude": plan.lattice.longitude.tolist(),
+        **plan.geometry.to_json(),
         "variable": plan.variable,
         "fingerprint": plan.fingerprint,
         "trained_from": plan.trained_from,
@@ -253,19 +251,18 @@ def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
 def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoint, tuple[int, ...] | None]:
     # The spec is read through the config's own model section, so that it is validated the same way.
     spec = parse_config(tree["config"] | {"model": tree["spec"]}, "its spec").model
-    lattice = Lattice(latitude=np.asarray(tree["latitude"]), longitude=np.asarray(tree["longitude"]))
-    about = tree.get("background")
+    geometry, about = kind_of(spec.domain).geometry_from_json(tree), tree.get("background")
     plan = Plan(
         config=parse_config(tree["config"], "its config"),
         spec=spec,
         scaling=Scaling(**tree["scaling"]),
         statistics=Statistics.from_json(tree["statistics"]),
-        lattice=lattice,
+        geometry=geometry,
         variable=tree["variable"],
         fingerprint=tree["fingerprint"],
         trained_from=tree["trained_from"],
         trained_to=tree["trained_to"],
-        background=None if about is None else Background.from_json(about, fields["fields"].numpy(), lattice),
+        background=None if about is None else _background(about, fields["fields"], geometry),
         statics=tuple(
             StaticField.from_json(each, fields[f"static.{each['name']}"].numpy()) for each in tree.get("statics", ())
         ),
@@ -293,10 +290,15 @@ def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoin
     return checkpoint, tuple(tree["vertices"]) or None
 
 
+def _background(about: dict[str, Any], fields: Tensor, geometry: Geometry) -> Background:
+    assert isinstance(geometry, Lattice)
+    return Background.from_json(about, fields.numpy(), geometry)
+
+
 def _leverage_law(leverage: Leverage | None) -> dict[str, Any] | None:
     if leverage is None:
         return None
-    return {"every": leverage.every, "constant": leverage.constant, "growth": leverage.growth}
+    return {name: getattr(leverage, name) for name in ("every", "constant", "growth", "exponent", "typical")}
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

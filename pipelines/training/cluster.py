@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,29 @@ import torch
 
 from pipelines.training.folder import RunFolder
 from pipelines.training.loop import WorkerTask, run_rank, run_worker
+from pipelines.training.token import ensure_private_token
 
 Workers = int | tuple[int, int]
 
+# For a Ray on this machine alone. Read when `ray` is imported: it then takes 127.0.0.1 for its address, and listens
+# nowhere else. Gloo and NCCL would otherwise take the host name's interface.
+_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": _INTERFACE,
+    "NCCL_SOCKET_IFNAME": _INTERFACE,
+    "RAY_worker_niceness": "0",  # else workers give way to everything, Ray's own daemons included
+}
+# Of one that lives as long as a run: nobody looks at its metrics, and what it does besides takes from the workers.
+_UNWATCHED = {
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    "RAY_metrics_report_interval_ms": "600000",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 RESIZE_S = 30.0  # between looks for nodes that have come
-# Read by Ray Train: how often the workers are looked at (a report waits for it), and how long a group may take to start
-# before it is tried with the nodes that there are then.
-_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+# Read by Ray Train: how often the workers are looked at (their end and a report wait for it), and how long a group may
+# take to start before it is tried with the nodes that there are then.
+_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
 
 
 def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> None:
@@ -80,7 +97,10 @@ def train_with_ray(
     )
     try:
         TorchTrainer(
-            run_worker, train_loop_config={"task": task}, scaling_config=ScalingConfig(**scaling), run_config=run
+            run_worker,
+            train_loop_config={"task": task, "reported": bool(callbacks)},
+            scaling_config=ScalingConfig(**scaling),
+            run_config=run,
         ).fit()
     except WorkerGroupError as error:
         if task.folder.failure is None:
@@ -94,6 +114,10 @@ def train_with_ray(
 @contextmanager
 def started_ray(cpus: int) -> Iterator[None]:
     """Have a Ray with room for so many workers; end it if it was started here."""
+    if not os.environ.get("RAY_ADDRESS"):
+        ensure_private_token()
+        for name, value in (LOOPBACK | _UNWATCHED).items():
+            os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():

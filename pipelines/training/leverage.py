@@ -2,15 +2,15 @@
 
 A model's residuals on times that it learned from are too small, and smallest where the weather was most unlike the
 rest, because there the kernel of a place was fitted to it. So the second moments of what places read of their context
-are taken over the training times (`vamoh/leverage.py`), and the two numbers that turn a leverage into a variance are
-those with the best scaled CRPS on times that were held out.
+are taken over the training times (`vamoh/leverage.py`), and the three numbers that make a variance of a leverage and
+of what the model says are those with the best scaled CRPS on times that were held out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,14 @@ from pipelines.data.sphere import Lattice
 from pipelines.data.stream import Samples
 from pipelines.training.validation import predict
 from vamoh import FunctionBatch, VAMoH
-from vamoh.leverage import Leverage, packed_precision, pairs
+from vamoh.leverage import Leverage, Stretch, packed_precision, pairs
 from vamoh.likelihoods import Mixture
 from vamoh.local import LocalTerms
 
 MOST_PLACES = 120_000
 FITTED_POINTS = 2000
 LOG_RANGE = (-8.0, 8.0)
+LEAST_EXPONENT = 0.5  # and at most one: loud places may be held for less loud, not for louder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +54,7 @@ class Predicted:
 
     def deviation(self, stretch: Tensor) -> Tensor:
         """Standard deviations [B, N] of the stretched distributions."""
-        parts, centre = self.mixture.components, self.mixture.mean[:, None]
-        share = self.mixture.log_weights.exp().transpose(1, 2)[..., None]
-        return stretch * (share * (parts.variance + (parts.mean - centre) ** 2)).sum(dim=1)[..., 0].sqrt()
+        return stretch * self.mixture.variance[..., 0].sqrt()
 
     def scores(self, stretch: Tensor) -> Tensor:
         """Phi^-1(F(y)) [B, N], float64, of the distributions with deviations from their means stretched; NaN unseen."""
@@ -102,7 +101,7 @@ def fit_leverage(
     """
     if model.local is None:
         return None
-    framing = replace(framing, points=0)
+    framing = framing.entire
     every = 1
     while len(lattice.coords) / every**2 > MOST_PLACES:
         every += 2  # odd, so that every place within a coarse cell has its turn
@@ -111,7 +110,7 @@ def fit_leverage(
     total, count = torch.zeros(1, dtype=torch.float64), 0
     for number, part in enumerate(samples):
         batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
-        local = model._place(batch)[1]
+        local = model.place(batch).local
         assert local is not None
         seen = readouts(model, local)[:, chosen].double()
         for field in seen:  # one at a time: their products are many
@@ -123,7 +122,7 @@ def fit_leverage(
     precision = packed_precision(moments, area, count)
     table = precision.view(*part_lattice.shape, -1)
     ends = torch.stack([table[0].mean(dim=0), table[-1].mean(dim=0)])  # beyond them lies a pole
-    return Leverage(precision=torch.cat([precision, ends]).float(), every=every)
+    return Leverage(precision=torch.cat([precision, ends]), every=every)
 
 
 @torch.no_grad()
@@ -137,7 +136,7 @@ def predictions(
     seed: int,
 ) -> Iterator[Predicted]:
     """What a model says of whole fields, a few at a time, by one latent each."""
-    framing = replace(framing, points=0)
+    framing = framing.entire
     at = None if leverage is None else corners(lattice.every(leverage.every), *lattice.points)
     for number, part in enumerate(samples):
         batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
@@ -159,13 +158,13 @@ def _leverage(
     assert batch.values is not None
     if leverage is None or at is None:
         return torch.zeros_like(batch.values[..., 0])
-    local = model._place(batch)[1]
+    local = model.place(batch).local
     assert local is not None
     return leverage.of(readouts(model, local), *at)
 
 
-def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, seed: int) -> tuple[float, float]:
-    """The constant b and the growth a with the best scaled CRPS, over points drawn by area from each field.
+def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, seed: int) -> Stretch:
+    """The stretch with the best scaled CRPS, over points drawn by area from each field.
 
     The CRPS itself is ruled by the places that vary most and hardly minds an ensemble that is too sure; the log score
     is ruled by the tails. E|X - y| / E|X - X'| + log(E|X - X'|) / 2 has neither fault.
@@ -178,24 +177,32 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
     between = means[:, :, None] - means[:, None]
     both = (scales[:, :, None] ** 2 + scales[:, None] ** 2).sqrt()
     apart = _distance(between.flatten(1), both.flatten(1), (weights[:, :, None] * weights[:, None]).flatten(1))
-    typical = leverage.mean().clamp_min(1e-12)
+    variance = (weights * (scales**2 + (means - centre[:, None]) ** 2)).sum(dim=-1)
+    typical, middle = leverage.mean().clamp_min(1e-12), variance.median()
 
-    def law(free: Tensor) -> tuple[Tensor, Tensor]:
-        constant, growth = free.exp()
-        return constant, growth / typical
+    def law(free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        constant, growth, exponent = free.exp()
+        return constant, growth / typical, exponent
 
     def loss(free: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = torch.from_numpy(free).requires_grad_()
-        constant, growth = law(at)
-        stretch = (constant + growth * leverage).sqrt()
+        constant, growth, exponent = law(at)
+        stretch = (constant + growth * leverage).sqrt() * (variance / middle) ** ((exponent - 1) / 2)
         inside = (centre + (values - centre) / stretch)[:, None]
         score = (_distance(means - inside, scales, weights) / apart + 0.5 * stretch.log()).mean()
         (slope,) = torch.autograd.grad(score, at)
         return float(score.detach()), slope.numpy()
 
-    found = minimize(loss, np.array([0.0, -2.0]), jac=True, method="L-BFGS-B", bounds=[LOG_RANGE] * 2)
-    constant, growth = law(torch.from_numpy(found.x))
-    return float(constant), float(growth) if float(leverage.max()) > 0 else 0.0
+    start, bounds = np.array([0.0, -2.0, 0.0]), [LOG_RANGE, LOG_RANGE, (math.log(LEAST_EXPONENT), 0.0)]
+    constant, growth, exponent = law(
+        torch.from_numpy(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+    )
+    return Stretch(
+        constant=float(constant),
+        growth=float(growth) if float(leverage.max()) > 0 else 0.0,
+        exponent=float(exponent),
+        typical=float(middle),
+    )
 
 
 def _distance(mean: Tensor, scale: Tensor, weights: Tensor) -> Tensor:

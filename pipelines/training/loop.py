@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from pipelines.config import SIGNS, TrainingConfig
+from pipelines.data.domain import kind_of
 from pipelines.data.split import Split
 from pipelines.data.store import open_store
 from pipelines.data.stored import ChunkError
 from pipelines.data.stream import FieldStream, Index, Samples
-from pipelines.data.times import label
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.folder import Progress, RunFolder
 from pipelines.training.learner import Learner
@@ -59,7 +59,7 @@ class WorkerTask:
 
 
 def run_worker(loop: dict[str, Any]) -> None:
-    """Ray Train's entry."""
+    """Ray Train's entry. Ray is told of validations only where somebody listens: all workers wait for a report."""
     from ray import train
     from ray.train.torch import get_device
 
@@ -67,7 +67,7 @@ def run_worker(loop: dict[str, Any]) -> None:
     run_rank(
         loop["task"],
         get_device(),
-        train.report,
+        train.report if loop["reported"] else lambda metrics: None,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         beside=context.get_local_world_size(),
@@ -179,7 +179,7 @@ class Worker:
         if self.record is not None:
             self.record.flush()
         if not self.stopping:
-            if self.record is not None:
+            if self.record is not None and self.plan.config.context is not None:
                 fit_members(self.task.folder.best, self.store, self.held)
             report({**self.metrics, "epoch": self.epoch})
 
@@ -241,7 +241,7 @@ class Worker:
         return draw(
             samples,
             self.plan.framing,
-            self.plan.lattice,
+            self.plan.geometry,
             seed=self.plan.config.seed,
             step=self.epoch * self.stream.batches_per_epoch + batch,
             latent=self.plan.spec.latent,
@@ -264,8 +264,13 @@ class Worker:
     def _keep_faulty(self, samples: Samples, what: str) -> str:
         """Keep the samples of a batch, of all workers; says where."""
         assert samples.weight is not None
+        kind = kind_of(self.plan.spec.domain)
         rows = zip(samples.position, samples.times, samples.weight, strict=True)
-        own = [{"position": int(place), "time": label(time), "rank": self.rank} for place, time, real in rows if real]
+        own = [
+            {"position": int(place), "sample": kind.label(time), "rank": self.rank}
+            for place, time, real in rows
+            if real
+        ]
         found: list[Any] = [own] * self.world_size
         if self.world_size > 1:
             torch.distributed.all_gather_object(found, own)
@@ -283,7 +288,7 @@ class Worker:
             self.learner.average,
             read_samples(self.store, held, rank=self.rank, world_size=self.world_size),
             self.plan.framing,
-            self.plan.lattice,
+            self.plan.geometry,
             members=self.config.members,
             seed=self.plan.config.seed,
         )

@@ -10,7 +10,7 @@ to nothing is uncertain. How wide members are is fitted before (`pipelines/train
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.training.leverage import Predicted, fit_leverage, fit_stretch, predictions
 from pipelines.training.plan import split_of
 from pipelines.training.validation import read_samples
+from vamoh.leverage import Stretch
 from vamoh.random_field import RandomField
 
 Array = NDArray[np.float64]
@@ -43,7 +44,7 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
         held: [n] positions of samples that it was not trained on.
     """
     checkpoint, model = load_checkpoint(folder)
-    framing, lattice, seed = checkpoint.plan.framing, checkpoint.plan.lattice, checkpoint.plan.config.seed
+    framing, lattice, seed = checkpoint.plan.downscaling, checkpoint.plan.lattice, checkpoint.plan.config.seed
     learned = spaced(split_of(checkpoint.plan.config, store).train, LEVERAGE_FIELDS)
     held = spaced(held, FITTED_FIELDS)
     leverage = fit_leverage(model, read_samples(store, learned), framing, lattice, seed=seed)
@@ -51,15 +52,14 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
     def predicted() -> Iterator[Predicted]:
         return predictions(model, read_samples(store, held), framing, lattice, leverage=leverage, seed=seed)
 
-    constant, growth = 1.0, 0.0
-    if checkpoint.plan.spec.likelihood == "normal":
-        constant, growth = fit_stretch(predicted(), lattice.area, seed=seed)
-    scores, hours, weights = normal_scores(predicted(), constant, growth)
+    normal = checkpoint.plan.spec.likelihood == "normal"
+    stretch = fit_stretch(predicted(), lattice.area, seed=seed) if normal else Stretch()
+    scores, hours, weights = normal_scores(predicted(), stretch)
     law = fit_random_field(scores, hours, lattice, seed=seed, weights=weights)
     if leverage is None:
-        law = replace(law, spread=float(np.sqrt(constant)))
+        law = replace(law, spread=float(np.sqrt(stretch.constant)))
     else:
-        leverage, law = replace(leverage, constant=constant, growth=growth), replace(law, spread=1.0)
+        leverage, law = replace(leverage, **asdict(stretch)), replace(law, spread=1.0)
     save_checkpoint(folder, replace(checkpoint, random_field=law, leverage=leverage, calibration=None), model)
 
 
@@ -68,16 +68,14 @@ def spaced(index: Index, most: int) -> Index:
     return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(int)]
 
 
-def normal_scores(
-    predicted: Iterable[Predicted], constant: float = 1.0, growth: float = 0.0
-) -> tuple[Array, Array, Array | None]:
+def normal_scores(predicted: Iterable[Predicted], law: Stretch) -> tuple[Array, Array, Array | None]:
     """Scores [T, N] of whole fields, NaN where unobserved, their times [T] in hours, and standard deviations [T, N].
 
     The last are None where the likelihood is not of normals, for whose range they would say little.
     """
     scores, times, deviations = [], [], []
     for part in predicted:
-        stretch = (constant + growth * part.leverage).sqrt()
+        stretch = law.stretch(part.leverage, part.mixture)
         scores.append(part.scores(stretch).numpy())
         times.append(part.times)
         if isinstance(part.mixture.components, Normal):

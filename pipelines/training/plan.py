@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from pipelines.config import Config
 from pipelines.data.background import Background, spaced_fields
-from pipelines.data.batches import Framing, Kind, Scaling
+from pipelines.data.batches import Framing, Kind
 from pipelines.data.coarsening import drawn_places
+from pipelines.data.domain import Geometry, Scaling, kind_of
 from pipelines.data.means import block_means
 from pipelines.data.normalize import Statistics, statistics
 from pipelines.data.sphere import NUM_SUN_COVARIATES, Lattice
-from pipelines.data.split import Split, split_samples
+from pipelines.data.split import Split
 from pipelines.data.static import StaticField, lapse, open_statics, with_slopes
 from pipelines.data.store import Store
+from pipelines.data.whole import WholeFraming
 from vamoh import ModelSpec, VAMoH
 
 SAMPLED_FIELDS = 64
@@ -36,10 +38,10 @@ class Plan:
         spec: The model's shape, with what the data determine filled in.
         scaling: To the model's units.
         statistics: Of the training samples, in kelvin.
-        lattice: Of the store.
+        geometry: Where the store's values stand.
         variable: Name of the values.
         fingerprint: Of the store's content.
-        trained_from, trained_to: First and last training or validation time, ISO text.
+        trained_from, trained_to: First and last training or validation sample: ISO time, or name.
         background: What a context of kind "scattered" is made with.
         statics: Fields that do not change, which the model is told at every place.
     """
@@ -48,7 +50,7 @@ class Plan:
     spec: ModelSpec
     scaling: Scaling
     statistics: Statistics
-    lattice: Lattice
+    geometry: Geometry
     variable: str
     fingerprint: str
     trained_from: str
@@ -57,16 +59,39 @@ class Plan:
     statics: tuple[StaticField, ...] = ()
 
     @property
-    def framing(self) -> Framing:
-        """How this run's fields become batches."""
-        context = self.config.context
-        return Framing(
+    def lattice(self) -> Lattice:
+        """Where the values of fields on the sphere stand."""
+        assert isinstance(self.geometry, Lattice)
+        return self.geometry
+
+    @property
+    def framing(self) -> Framing | WholeFraming:
+        """How this run's samples become batches."""
+        return self.whole if self.config.context is None else self.downscaling
+
+    @property
+    def whole(self) -> WholeFraming:
+        """How whole functions become batches."""
+        return WholeFraming(
             scaling=self.scaling,
-            factors=None if context is None else context.factors,
             points=self.config.training.points,
             bounded=self.spec.likelihood in BOUNDED,
-            kind="points" if context is None else context.kind,
-            noise=0.0 if context is None else context.noise,
+            hidden=self.config.training.hidden,
+            stretch=self.config.training.stretch,
+            draw=kind_of(self.spec.domain).draw,
+        )
+
+    @property
+    def downscaling(self) -> Framing:
+        """How fields with a context become batches, and how a downscaling model is asked."""
+        context = self.config.context
+        assert context is not None
+        return Framing(
+            scaling=self.scaling,
+            factors=context.factors,
+            points=self.config.training.points,
+            kind=context.kind,
+            noise=context.noise,
             background=self.background,
             statics=self.statics,
         )
@@ -79,15 +104,7 @@ class Plan:
 
 def split_of(config: Config, store: Store) -> Split:
     """The samples of `store` that train, validate and test under `config`."""
-    section = config.split
-    return split_samples(
-        store.field[store.field.dims[0]].values,
-        test=section.test,
-        train=section.train,
-        validation=section.validation,
-        blocks=section.blocks,
-        gap_hours=section.gap_hours,
-    )
+    return kind_of(store.domain).split(store.field, **config.split.model_dump(), seed=config.seed)
 
 
 def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan:
@@ -100,16 +117,13 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
     Raises:
         ValueError: If the store's kind, grid or length does not suit the config, or a static field not the store.
     """
-    if store.domain != "sphere":
-        raise ValueError(
-            f"training needs a store of climate fields on the sphere, {store.path!r} is of the {store.domain}"
-        )
     if config.model.domain != store.domain:
         raise ValueError(
             f"this config is for functions on the {config.model.domain} (model.domain), {store.path!r} is of the "
             f"{store.domain}: choose another preset or store"
         )
-    lattice, split = Lattice.of(store.field), split_of(config, store)
+    kind, split = kind_of(store.domain), split_of(config, store)
+    geometry = kind.geometry(store.field)
     if len(split.train) < config.training.batch_size:
         raise ValueError(
             f"a batch of {config.training.batch_size} needs as many training samples, {store.path!r} has "
@@ -123,7 +137,9 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
     spec, scaling, background = config.model, None, None
     told: tuple[StaticField, ...] = ()
     if config.context is not None and spec.local is not None:
-        factors = config.context.factors
+        if not isinstance(geometry, Lattice):
+            raise ValueError(f"a context to downscale from is of fields on the sphere, {store.path!r} has none")
+        lattice, factors = geometry, config.context.factors
         if min(lattice.shape) <= factors[1]:
             raise ValueError(
                 f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: "
@@ -145,10 +161,11 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
                 resolutions=_resolutions(lattice, spec.local.levels, spec.local.finest),
             ),
         )
-    elif spec.likelihood in BOUNDED:
-        scaling = Scaling(offset=numbers.minimum, scale=numbers.maximum - numbers.minimum)
     else:
-        scaling = Scaling(offset=numbers.mean, scale=numbers.std)
+        if config.training.stretch and isinstance(geometry, Lattice):
+            raise ValueError("training.stretch is for shapes and pictures: a field on the sphere stays where it is")
+        scaling = kind.scaling(numbers, bounded=spec.likelihood in BOUNDED)
+        spec = replace(spec, channels=kind.channels(store.field))
     if not scaling.scale > 0:
         raise ValueError(f"the training samples of {store.path!r} do not vary: there is nothing to learn")
     return Plan(
@@ -156,11 +173,11 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
         spec=spec,
         scaling=scaling,
         statistics=numbers,
-        lattice=lattice,
+        geometry=geometry,
         variable=store.variable,
         fingerprint=store.fingerprint,
-        trained_from=_stamp(times[0]),
-        trained_to=_stamp(times[-1]),
+        trained_from=kind.label(times[0]),
+        trained_to=kind.label(times[-1]),
         background=background,
         statics=told,
     )
@@ -244,7 +261,3 @@ def _some_fields(store: Store, split: Split) -> Iterator[NDArray[Any]]:
     places = np.linspace(0, len(split.train) - 1, min(SAMPLED_FIELDS, len(split.train))).round().astype(int)
     for place in split.train[places]:
         yield store.field.isel({store.field.dims[0]: int(place)}).values.astype(np.float64)
-
-
-def _stamp(time: Any) -> str:  # noqa: ANN401 - datetime64 or cftime
-    return str(np.datetime_as_string(time, unit="s")) if isinstance(time, np.datetime64) else time.isoformat()

@@ -11,8 +11,10 @@ of which each worker has some rows; it differentiates their sum, times what make
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,29 +23,33 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import TrainingConfig
 from pipelines.data.batches import Framing
-from pipelines.data.sphere import Lattice
+from pipelines.data.domain import Geometry
 from pipelines.data.stream import Samples
+from pipelines.data.whole import WholeFraming
 from vamoh import FunctionBatch, VAMoH
 
 Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawn:
     """A worker's part of a step.
 
     Attributes:
         batch: b functions.
         num_total: Points of the whole functions.
-        at: [n], the points of `batch` that are scored; None for all.
+        at, rescale: Points of `batch` that are scored, and what each counts for (`Framed`).
+        shown: What the encoder sees (`Framed`).
         noise: [num, b, Z].
         weight: [b], 1 or 0; None where all count.
     """
 
     batch: FunctionBatch
     num_total: int
-    at: Tensor | None
     noise: Tensor
+    at: Tensor | None = None
+    rescale: Tensor | None = None
+    shown: Tensor | None = None
     weight: Tensor | None = None
 
     def __len__(self) -> int:
@@ -51,19 +57,31 @@ class Drawn:
 
     def rows(self, first: int, last: int) -> Drawn:
         """The functions from `first` up to `last`."""
-        weight = None if self.weight is None else self.weight[first:last]
-        return replace(self, batch=self.batch.rows(first, last), noise=self.noise[:, first:last], weight=weight)
+        own = slice(first, last)
+        return replace(
+            self,
+            batch=self.batch.rows(first, last),
+            noise=self.noise[:, own],
+            at=self.at if self.at is None or self.at.ndim == 1 else self.at[own],
+            rescale=None if self.rescale is None else self.rescale[own],
+            shown=None if self.shown is None else self.shown[own],
+            weight=None if self.weight is None else self.weight[own],
+        )
 
     def to(self, device: torch.device) -> Drawn:
         """The same on another device; from pinned memory the copy goes on while the caller does."""
-        at, weight = (None if each is None else each.to(device, non_blocking=True) for each in (self.at, self.weight))
-        batch, noise = self.batch.to(device, non_blocking=True), self.noise.to(device, non_blocking=True)
-        return Drawn(batch, self.num_total, at, noise, weight)
+        return self._each(self.batch.to(device, non_blocking=True), lambda each: each.to(device, non_blocking=True))
 
     def pinned(self) -> Drawn:
         """The same in memory from which a GPU copies by itself."""
-        at, weight = (None if each is None else each.pin_memory() for each in (self.at, self.weight))
-        return Drawn(self.batch.pinned(), self.num_total, at, self.noise.pin_memory(), weight)
+        return self._each(self.batch.pinned(), Tensor.pin_memory)
+
+    def _each(self, batch: FunctionBatch, change: Callable[[Tensor], Tensor]) -> Drawn:
+        names = ("noise", "at", "rescale", "shown", "weight")
+        changed: dict[str, Any] = {
+            name: change(getattr(self, name)) for name in names if getattr(self, name) is not None
+        }
+        return replace(self, batch=batch, **changed)
 
 
 class Objective(nn.Module):
@@ -87,6 +105,8 @@ class Objective(nn.Module):
             terms = self.model.elbo(
                 drawn.batch,
                 at=drawn.at,
+                rescale=drawn.rescale,
+                shown=drawn.shown,
                 noise=drawn.noise,
                 num_total=drawn.num_total,
                 predictive=config.predictive > 0,
@@ -112,12 +132,22 @@ class Objective(nn.Module):
         return (losses * weight).sum(), sums | {"rows": weight.sum()}
 
 
-def draw(samples: Samples, framing: Framing, lattice: Lattice, *, seed: int, step: int, latent: int, num: int) -> Drawn:
+def draw(
+    samples: Samples,
+    framing: Framing | WholeFraming,
+    geometry: Geometry,
+    *,
+    seed: int,
+    step: int,
+    latent: int,
+    num: int,
+) -> Drawn:
     """A worker's part of a step; a sample's noise is its own, whichever worker has it."""
-    framed = framing.training(samples.fields, samples.times, lattice, np.random.default_rng((seed, step)))
+    framed = framing.training(samples.fields, samples.times, geometry, np.random.default_rng((seed, step)))
     own = [np.random.default_rng((seed, step, int(place))).standard_normal((num, latent)) for place in samples.position]
     weight = None if samples.weight is None else torch.from_numpy(samples.weight)
-    return Drawn(*framed, torch.from_numpy(np.stack(own, axis=1).astype(np.float32)), weight)
+    noise = torch.from_numpy(np.stack(own, axis=1).astype(np.float32))
+    return Drawn(**framed._asdict(), noise=noise, weight=weight)
 
 
 def make_optimizer(model: VAMoH, config: TrainingConfig) -> torch.optim.AdamW:

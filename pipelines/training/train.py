@@ -20,6 +20,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from pipelines.config import Config
+from pipelines.data.sources import public_name
 from pipelines.data.store import Store, open_store
 from pipelines.training.calibrate import calibrate, check_calibration
 from pipelines.training.champions import register_version
@@ -239,7 +240,7 @@ def run_tags(config: Config, store: Store, workers: Workers) -> dict[str, str]:
     """What MLflow is told of a run beside its parameters."""
     return {
         "git_sha": git_revision(),
-        "store": store.path,
+        "store": public_name(store.path),  # a signed link, or a password in a URL, is not for all who read tags
         "data_source": store.source,
         "data_license": store.license,
         "data_fingerprint": store.fingerprint,

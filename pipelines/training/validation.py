@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.data.batches import Framing
-from pipelines.data.sphere import Lattice
+from pipelines.data.domain import Geometry
 from pipelines.data.store import Store
 from pipelines.data.stream import Index, Samples
+from pipelines.data.whole import WholeFraming
 from vamoh import FunctionBatch, VAMoH
 from vamoh.likelihoods import Mixture
 
@@ -49,8 +49,8 @@ def predict(model: VAMoH, batch: FunctionBatch, noise: Tensor) -> Mixture:
 def validate(
     model: VAMoH,
     samples: Iterable[Samples],
-    framing: Framing,
-    lattice: Lattice,
+    framing: Framing | WholeFraming,
+    geometry: Geometry,
     *,
     members: int,
     seed: int,
@@ -58,19 +58,20 @@ def validate(
     """Sums over validation fields, to be added over workers.
 
     Returns:
-        [6] float64: squared error, CRPS (both in kelvin), log score (nats in model units), and the weight of each,
-        area weighted; then the bound (nats) of functions without context, and their number of values. The ensemble is
-        the distribution's quantiles at (i + 1/2) / M for one latent a field. Draws are a function of the seed and of a
-        part's first position, so that it does not matter which worker has which.
+        [6] float64: squared error, CRPS (both in the store's units, means over channels), log score (nats in model
+        units), and the weight of each, area weighted; then the bound (nats) of functions without context, and their
+        number of points. The ensemble is the distribution's quantiles at (i + 1/2) / M for one latent a function.
+        Draws are a function of the seed and of a part's first position, so that it does not matter which worker has
+        which.
     """
-    framing = replace(framing, points=0)
+    framing = framing.entire
     device = next(model.parameters()).device
-    area = torch.from_numpy(lattice.area).float().to(device)
+    area = torch.from_numpy(geometry.area).float().to(device)
     sums = torch.zeros(6, dtype=torch.float64, device=device)
     for part in samples:
         number = int(part.position[0])
         rng = np.random.default_rng((seed, number))
-        batch = framing.training(part.fields, part.times, lattice, rng).batch.to(device)
+        batch = framing.training(part.fields, part.times, geometry, rng).batch.to(device)
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator).to(device)
@@ -78,8 +79,8 @@ def validate(
         levels = (torch.arange(members) + 0.5) / members
         ensemble = torch.stack([mixture.quantile(torch.full_like(batch.values, float(level))) for level in levels])
         weight = area * batch.mask
-        error = (mixture.mean - batch.values)[..., 0] ** 2 * framing.scaling.scale**2
-        crps = ensemble_crps(ensemble, batch.values)[..., 0] * framing.scaling.scale
+        error = ((mixture.mean - batch.values) ** 2).mean(dim=-1) * framing.scaling.scale**2
+        crps = ensemble_crps(ensemble, batch.values).mean(dim=-1) * framing.scaling.scale
         bound = weight.new_zeros(2)
         if batch.context is None:
             terms = model.elbo(batch, noise=noise.expand(2, -1, -1))
@@ -95,7 +96,7 @@ def validate(
 
 
 def validation_metrics(sums: Tensor) -> dict[str, float]:
-    """RMSE and CRPS in kelvin, the mean log score, and (classic) the bound in nats a value, from `validate`'s sums."""
+    """RMSE and CRPS in the store's units, mean log score, and (classic) the bound in nats a point, of such sums."""
     error, crps, score, weight, bound, count = sums.tolist()
     weight = max(weight, 1e-12)
     elbo = {"validation_elbo": bound / count} if count else {}

@@ -31,7 +31,6 @@ from pipelines.config import load_config
 from pipelines.data.climate import ingest
 from pipelines.data.memory import keep_freed_memory
 from pipelines.data.sphere import Lattice
-from pipelines.data.times import hours_since_1970
 from pipelines.products import ensemble as module
 from pipelines.products.downscale import ask, downscale
 from pipelines.products.ensemble import Downscaler, Ensemble
@@ -39,8 +38,9 @@ from pipelines.products.writing import write_blocks
 from pipelines.training.train import train
 from tests.benchmarks.fields import era5_hours
 from tests.benchmarks.model import Figures, Products, peak_gb, seconds
-from vamoh import remembered
-from vamoh.neighbours import nearest
+from vamoh import FunctionBatch, remembered
+from vamoh.likelihoods import Mixture
+from vamoh.neighbours import Neighbours, nearest
 from vamoh.random_field import FREQUENCIES_PER_SCALE
 
 TIMES, MEMBERS, COARSE = 4, 20, 4
@@ -80,54 +80,58 @@ def products(told: Downscaler, times: int, members: int, count: int) -> Products
     net = [spec.num_axes + 1, *spec.local.kernel_widths, kernels]
     sizes = [(blocks, block * near, i, o) for i, o in zip(net[:-1], net[1:], strict=True)]
     sizes.append((blocks * block, 1 + queries, kernels, near))
-    first, *rest = model.generators.layers
-    sizes.append((blocks * times, block, first[0], first[1] * spec.components * members))
-    sizes += [(blocks * times * members * spec.components, block, i, o) for i, o in rest]
+    first, *rest = model.generators.layers  # points are the last axis from here on
+    sizes.append((blocks * times, first[1] * spec.components * members, first[0], block))
+    sizes += [(blocks * times * members * spec.components, o, i, block) for i, o in rest]
     gate = [*spec.gating, spec.components]
-    sizes.append((blocks * times, block, first[0], gate[0]))
-    sizes += [(blocks * times, block * members, i, o) for i, o in zip(gate[:-1], gate[1:], strict=True)]
-    sizes.append((blocks, block, spec.num_axes, waves // 2))
+    sizes.append((blocks * times, gate[0], first[0], block))
+    sizes += [(blocks * times * members, o, i, block) for i, o in zip(gate[:-1], gate[1:], strict=True)]
+    sizes.append((blocks, waves // 2, spec.num_axes, block))
     sizes.append((blocks, members * times, waves, block))
     return Products(sizes)
 
 
 def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.ndarray], repeats: int) -> Figures:
-    """Seconds of each part on one block of places."""
+    """Shares of the parts in the time that a block of places takes."""
     plan, model = told.checkpoint.plan, told.model
-    latitude, longitude = (axis[: module.POINTS] for axis in where)
+    latitude, longitude = (axis[: module.PLACES] for axis in where)
     given = {"coarse": ensemble.coarse, "lattice": ensemble.lattice}
 
-    def query() -> object:
-        return plan.framing.query((latitude, longitude), ensemble.times, **given)
+    def query() -> FunctionBatch:
+        return plan.downscaling.query((latitude, longitude), ensemble.times, **given)
 
-    asked = plan.framing.query((latitude, longitude), ensemble.times, **given)
+    asked = query()
     assert model.local is not None and asked.context is not None
 
-    def near() -> object:
+    def near() -> Neighbours:
         remembered._made.clear()
         return nearest(asked.coords[0], asked.context.coords[0], plan.spec.local.neighbours)
 
-    found = nearest(asked.coords[0], asked.context.coords[0], plan.spec.local.neighbours)
-    hours = torch.from_numpy(hours_since_1970(ensemble.times))
-    features, local = model._place(asked)
-    assert local is not None
-    latent, row = ensemble.latents[0], slice(0, 1)
-    seen = local._replace(readout=local.readout[row], features=local.features[row])
-    part = asked.rows(0, 1)
-    mixture = model._mixture(*model._evaluate(latent, part, features[row], seen))
-    score = told.law.sample(asked.coords[0], hours[:1], ensemble.fields)[:, 0, :, None]
-    times = len(ensemble.times)
+    found, times, parts = near(), len(ensemble.times), len(latitude) / module.POINTS
     with torch.no_grad():
-        return {
-            "interpolation": seconds(query, repeats),
+        placed = model.place(asked)
+        assert placed.local is not None
+        local, here = placed.local, asked.coords[0, : module.POINTS]
+        seen = placed.at(slice(0, module.POINTS)).rows(0, 1)
+        score = ensemble._drawn.at(here)[:, 0, :, None]
+
+        def mixture() -> Mixture:
+            return model.mixture(ensemble.latents[0], seen, networks=ensemble._networks[0])
+
+        law = mixture()
+        spent = seconds(cold(ensemble, (latitude, longitude)), repeats)
+        each = {
+            "interpolation_and_sun": seconds(query, repeats),
             "neighbours": seconds(near, repeats),
             "kernels": seconds(lambda: model.local._basis(found), repeats),
             "feature_grids": seconds(lambda: model.local.grids(asked.coords[0]), repeats),
-            "place": seconds(lambda: model._place(asked), repeats),
-            "random_field": seconds(lambda: told.law.sample(asked.coords[0], hours, ensemble.fields), repeats),
-            "generators_and_gate": times * seconds(lambda: model._evaluate(latent, part, features[row], seen), repeats),
-            "quantiles": times * seconds(lambda: mixture.at_score(score), repeats),
+            "place_but_neighbours": seconds(lambda: model.place(asked), repeats),
+            "leverage": seconds(lambda: told.leverage(local, latitude, longitude), repeats),
+            "random_field": parts * seconds(lambda: ensemble._drawn.at(here), repeats),
+            "generators_and_gate": parts * times * seconds(mixture, repeats),
+            "quantiles": parts * times * seconds(lambda: law.at_score(score), repeats),
         }
+    return {name: part / spent for name, part in each.items()}
 
 
 def memory(told: Downscaler, coarse: xr.DataArray, folder: Path) -> Figures:
@@ -186,9 +190,7 @@ def measured(told: Downscaler, coarse: xr.DataArray, repeats: int) -> Figures:
     figures["downscale.over_gemm"] = ceiling / spent
     figures["downscale.gflops"] = gemm.gflop / spent
     figures["downscale.gemm.gflops"] = gemm.gflop / ceiling
-    parts = shares(told, ensemble, where, repeats)
-    whole = spent * min(module.POINTS, len(where[0])) / len(where[0])
-    figures |= {f"downscale.share.{name}": part / whole for name, part in parts.items()}
+    figures |= {f"downscale.share.{name}": part for name, part in shares(told, ensemble, where, repeats).items()}
     for power in (10, 12, 14, 16):
         few = places(2**power)
         cost = seconds(cold(ensemble, few), repeats) / (MEMBERS * TIMES * len(few[0]))

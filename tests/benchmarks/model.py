@@ -127,7 +127,10 @@ class Bench:
 
         def step(late: int) -> None:
             at = torch.randperm(given.num_points, generator=generator)[:points].sort().values if points else None
-            drawn, size = Drawn(given, given.num_points, at, noise), config.training.micro_batch
+            drawn, size = (
+                Drawn(batch=given, num_total=given.num_points, at=at, noise=noise),
+                config.training.micro_batch,
+            )
             differentiate(objective, drawn, at_a_time=size, epoch=late, step=late)
             take_step(model, optimizer, config.training.clip)
 

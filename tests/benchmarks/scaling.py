@@ -1,8 +1,8 @@
 """What a second worker brings, and what Ray costs: `python -m tests.benchmarks.scaling`.
 
-The preset `downscale` on ERA5 of the globe, 46 x 90 points, eight fields a worker and step, one thread a worker; runs
-in turns, the fastest of each. A step's time is that of two epochs, with the validation, the checkpoint and the report
-that lie between them, over their steps. A worker has one processor for all that it does, its reading included.
+The preset `downscale` on ERA5 of the globe, 46 x 90 points, 32 fields a worker and step (`--each`), one thread each;
+runs in turns, the fastest of each. A step's time is that of two epochs, with the validation and the checkpoint that
+lie between them, over their steps. A worker has one processor for all that it does, its reading included.
 
     efficiency_2   the step of one worker over that of two, each in Ray with a batch of its own (weak scaling)
     ray_overhead   the step of two workers in Ray over that of the same two in plain torch.distributed, less one
@@ -34,7 +34,7 @@ from pipelines.training.plan import make_plan, split_of
 from pipelines.training.tracking import Tracking
 from tests.benchmarks.fields import era5_hours
 
-FIELDS, A_WORKER, EPOCHS = 224, 8, 7
+FIELDS, EPOCHS = 448, 5
 SETTINGS = (
     f"training.epochs={EPOCHS}",
     "training.validate_every=2",
@@ -45,9 +45,9 @@ SETTINGS = (
 )
 
 
-def settings(workers: int) -> list[str]:
-    """The overrides of the preset."""
-    return [*SETTINGS, f"training.batch_size={A_WORKER * max(1, workers)}"]
+def settings(workers: int, each: int) -> list[str]:
+    """The overrides of the preset, for so many fields each."""
+    return [*SETTINGS, f"training.batch_size={each * max(1, workers)}"]
 
 
 PROGRAM = """
@@ -72,9 +72,9 @@ def pinned_worker(loop: dict[str, Any]) -> None:
     run_worker(loop)
 
 
-def in_ray(store: Store, workers: int, name: str) -> tuple[float, float]:
+def in_ray(store: Store, workers: int, each: int, name: str) -> tuple[float, float]:
     """Seconds a step, and to the first step, of `vamoh train --workers N`."""
-    overrides = [part for setting in settings(workers) for part in ("--set", setting)]
+    overrides = [part for setting in settings(workers, each) for part in ("--set", setting)]
     program = PROGRAM if workers else "import sys; from infra.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "train", "downscale", "--store", store.path, *overrides]
     begun, noted = time.time(), Path("runs", name, "progress.json")
@@ -86,12 +86,12 @@ def in_ray(store: Store, workers: int, name: str) -> tuple[float, float]:
     first = time.time() - begun
     if process.wait() != 0:
         raise SystemExit(f"run {name} ended with {process.returncode}")
-    return step_seconds(name, load_config("downscale", settings(workers)), store), first
+    return step_seconds(name, load_config("downscale", settings(workers, each)), store), first
 
 
-def in_plain_torch(store: Store, workers: int, name: str) -> float:
+def in_plain_torch(store: Store, workers: int, each: int, name: str) -> float:
     """Seconds a step of the same loop in processes that torch starts."""
-    config, folder = load_config("downscale", settings(workers)), RunFolder(Path("runs", name).absolute())
+    config, folder = load_config("downscale", settings(workers, each)), RunFolder(Path("runs", name).absolute())
     folder.path.mkdir(parents=True)
     tracking = Tracking.start(name, {}, {})
     task = WorkerTask(
@@ -130,7 +130,7 @@ def step_seconds(name: str, config: Config, store: Store) -> float:
     return min(later - first for first, later in zip(ends[::2], ends[2::2], strict=False)) / (2 * steps)
 
 
-def compare(turns: int) -> dict[str, float]:
+def compare(turns: int, each: int) -> dict[str, float]:
     """All figures."""
     field = era5_hours(FIELDS, every=4)
     store = write_store(field, Path("store").absolute(), source="", license="")
@@ -143,11 +143,11 @@ def compare(turns: int) -> dict[str, float]:
     for turn in range(turns):
         print(f"turn {turn + 1} of {turns}")
         for workers in (0, 1, 2):
-            step, first = in_ray(store, workers, f"ray-{workers}-{turn}")
+            step, first = in_ray(store, workers, each, f"ray-{workers}-{turn}")
             add(f"step_s.ray_{workers}", step)
             add(f"first_step_s.ray_{workers}", first)
         for workers in (1, 2):
-            add(f"step_s.plain_{workers}", in_plain_torch(store, workers, f"plain-{workers}-{turn}"))
+            add(f"step_s.plain_{workers}", in_plain_torch(store, workers, each, f"plain-{workers}-{turn}"))
     fastest = {f"scaling.{key}": min(values) for key, values in found.items()}
 
     def ratio(one: str, other: str) -> float:
@@ -166,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--each", type=int, default=32, help="fields a worker and step")
     given = parser.parse_args()
     target = None if given.json is None else given.json.absolute()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
@@ -173,7 +174,7 @@ def main() -> None:
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        found = compare(given.turns)
+        found = compare(given.turns, given.each)
         os.chdir("/")
     for key, value in found.items():
         print(f"{key:<32}{value:.3f}")

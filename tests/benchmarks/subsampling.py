@@ -59,7 +59,9 @@ def train(
         begun = time.perf_counter()
         at = torch.randperm(total, generator=choice)[:points].sort().values if points else None
         size = 0 if points else training.micro_batch  # few points take little memory
-        differentiate(objective, Drawn(batch, total, at, noise), at_a_time=size, epoch=LATE, step=LATE)
+        differentiate(
+            objective, Drawn(batch=batch, num_total=total, at=at, noise=noise), at_a_time=size, epoch=LATE, step=LATE
+        )
         take_step(model, optimizer, training.clip)
         times.append(time.perf_counter() - begun)
         if (step + 1) % note == 0:

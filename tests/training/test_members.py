@@ -11,6 +11,7 @@ from pipelines.data.climate import open_source
 from pipelines.data.sphere import Lattice
 from pipelines.training.leverage import Predicted, fit_stretch, stretched
 from pipelines.training.members import fit_random_field
+from vamoh.leverage import Stretch
 from vamoh.likelihoods import Mixture
 from vamoh.random_field import RandomField
 
@@ -116,31 +117,39 @@ def test_quiet_places_do_not_shape_what_the_loud_ones_do(lattices) -> None:
 # --- how wide they are -----------------------------------------------------------------------------------------------
 
 
-def said(constant: float, growth: float, *, fields: int = 30, places: int = 400) -> list[Predicted]:
-    """Mixtures of two normals, and truths drawn from them with their deviations stretched by a leverage."""
+def said(
+    constant: float, growth: float, exponent: float = 1.0, *, fields: int = 30, places: int = 400
+) -> tuple[Predicted, Stretch]:
+    """Mixtures of two normals, truths drawn from them with their deviations stretched, and by what."""
     generator = torch.Generator().manual_seed(4)
     mean = torch.randn(fields, 2, places, 1, generator=generator)
     scale = 0.3 + torch.rand(fields, 2, places, 1, generator=generator)
     mixture = Mixture(torch.randn(fields, places, 2, generator=generator), Normal(mean, scale, validate_args=False))
     leverage = torch.rand(fields, places, generator=generator) ** 2 * 4
     plain = mixture.quantile(torch.rand(fields, places, 1, generator=generator))
-    values = stretched(mixture, plain, (constant + growth * leverage).sqrt())[..., 0]
+    typical = float(mixture.variance.median())
+    law = Stretch(constant=constant, growth=growth, exponent=exponent, typical=typical)
+    values = stretched(mixture, plain, law.stretch(leverage, mixture))[..., 0]
     seen = torch.rand(fields, places, generator=generator) < 0.9
     values = torch.where(seen, values, torch.nan)
-    return [Predicted(mixture=mixture, values=values, seen=seen, leverage=leverage, times=np.arange(fields))]
+    return Predicted(mixture=mixture, values=values, seen=seen, leverage=leverage, times=np.arange(fields)), law
 
 
-@pytest.mark.parametrize(("constant", "growth"), [(1.0, 0.0), (0.5, 1.0), (2.0, 0.3)])
-def test_the_stretch_is_recovered_and_is_none_where_all_is_well(constant, growth) -> None:
-    area = np.full(400, 1 / 400)
-    found = fit_stretch(said(constant, growth), area, seed=0)
-    assert found == pytest.approx((constant, growth), abs=0.12)
+@pytest.mark.parametrize("law", [(1.0, 0.0, 1.0), (0.5, 1.0, 1.0), (2.0, 0.3, 1.0), (0.5, 1.0, 0.6)])
+def test_the_stretch_is_recovered_and_is_none_where_all_is_well(law) -> None:
+    found = fit_stretch([said(*law)[0]], np.full(400, 1 / 400), seed=0)
+    assert (found.constant, found.growth, found.exponent) == pytest.approx(law, abs=0.12)
+
+
+def test_loud_places_are_never_held_for_louder() -> None:
+    found = fit_stretch([said(1.0, 0.0, 1.4)[0]], np.full(400, 1 / 400), seed=0)
+    assert found.exponent == 1.0
 
 
 @pytest.mark.parametrize(("constant", "growth"), [(1.0, 0.0), (0.5, 1.0)])
 def test_scores_of_truths_drawn_as_said_are_standard_normal(constant, growth) -> None:
-    part = said(constant, growth)[0]
-    stretch = (constant + growth * part.leverage).sqrt()
+    part, law = said(constant, growth, 0.8)
+    stretch = law.stretch(part.leverage, part.mixture)
     scores = part.scores(stretch)
     assert torch.equal(torch.isfinite(scores), part.seen)
     drawn = scores[part.seen]

@@ -288,7 +288,7 @@ def test_the_crps_of_an_ensemble_is_that_of_its_steps(count) -> None:
 
 
 def scored(plan: Plan, store: Store, model: VAMoH, index: np.ndarray, workers: int, **changes: object) -> torch.Tensor:
-    given = {"framing": plan.framing, "lattice": plan.lattice, "members": 4, "seed": 0} | changes
+    given = {"framing": plan.framing, "geometry": plan.geometry, "members": 4, "seed": 0} | changes
     parts = [read_samples(store, index, rank=rank, world_size=workers) for rank in range(workers)]
     return sum(validate(model, part, **given) for part in parts)  # type: ignore[arg-type, return-value]
 

@@ -32,6 +32,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
 from pipelines.data.store import Store, write_store
+from pipelines.data.whole import query
 from pipelines.training.plan import Plan, split_of
 from vamoh import VAMoH
 
@@ -106,9 +107,8 @@ def _written(fields: Array, path: Path) -> Store:
 def share_of_a_kind(plan: Plan, model: VAMoH, made: Made, *, num: int = 4000, within: float = 0.25) -> float:
     """The share of functions drawn from a model whose coefficients lie so near to a corner; corners are 1 apart."""
     noise = torch.randn(num, model.spec.latent, generator=torch.Generator().manual_seed(0))
-    query = plan.framing.query(plan.lattice.points, made.store.field["time"].values[:1])
     with torch.no_grad():
-        fields = plan.scaling.to_kelvin(model.sample(noise, query).mean[..., 0])
+        fields = plan.scaling.to_kelvin(model.sample(noise, query(plan.geometry)).mean[..., 0])
     patterns = AMPLITUDE_K * _patterns(plan.lattice.shape).reshape(3, -1)
     coefficients = np.linalg.lstsq(patterns.T, (fields - 280).T, rcond=None)[0].T
     distance = np.linalg.norm(coefficients[:, None] - _CORNERS, axis=-1).min(axis=1)

@@ -26,7 +26,7 @@ def levels(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     log_prob = 5 * torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1, 2:5] = False
-    return log_prob, mask, torch.tensor([1.0, 3.5], dtype=torch.float64)
+    return log_prob, mask, torch.tensor([[1.0], [3.5]], dtype=torch.float64)
 
 
 def test_no_posterior_of_the_components_exceeds_the_evidence(
@@ -34,7 +34,7 @@ def test_no_posterior_of_the_components_exceeds_the_evidence(
 ) -> None:
     log_prob, mask, rescale = levels
     log_prior = normalised(2, 7, 3, generator=generator)
-    evidence = (torch.logsumexp(log_prob + log_prior, dim=-1) * mask).sum(dim=-1) * rescale
+    evidence = (torch.logsumexp(log_prob + log_prior, dim=-1) * mask * rescale).sum(dim=-1)
     for _ in range(50):
         guess = normalised(2, 7, 3, generator=generator)
         reconstruction, kl_c = mixture_terms(log_prob, log_prior, guess, mask, rescale)

@@ -1,9 +1,13 @@
 """Laws of the leverage: the variance of a prediction, a function of the state alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.distributions import Normal
 
 from vamoh.leverage import PRIOR_SAMPLES, Leverage, packed_precision, pairs
+from vamoh.likelihoods import Mixture
 
 AREA = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
@@ -63,7 +67,12 @@ def test_between_places_it_is_between() -> None:
 
 
 def test_the_stretch_is_the_root_of_a_line() -> None:
-    torch.testing.assert_close(fitted(states()).stretch(torch.tensor([0.0, 1.75])), torch.tensor([0.5**0.5, 2.0]))
+    law, leverage, two = fitted(states()), torch.tensor([[0.0, 1.75]]), torch.tensor([0.5, 4.0]).sqrt()
+    quiet_and_loud = Normal(torch.zeros(1, 2, 2, 1), two[None, None, :, None].expand(1, 2, 2, 1))
+    mixture = Mixture(torch.zeros(1, 2, 2), quiet_and_loud)
+    torch.testing.assert_close(law.stretch(leverage, mixture), torch.tensor([[0.5**0.5, 2.0]]))
+    milder = replace(law, exponent=0.5, typical=1.0).stretch(leverage, mixture)
+    torch.testing.assert_close(milder, torch.tensor([[0.5**0.5 * 0.5**-0.25, 2.0 * 4.0**-0.25]]))
 
 
 def test_in_a_regression_the_error_grows_with_it_as_it_says() -> None:
@@ -78,3 +87,18 @@ def test_in_a_regression_the_error_grows_with_it_as_it_says() -> None:
     law = Leverage(precision=packed_precision(moments, torch.ones(1, dtype=torch.float64), 10**9))  # no prior
     leverage = law.of(asked[:, None], torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.float64))[:, 0]
     torch.testing.assert_close(found, 1 + read.shape[-1] * leverage / len(read), rtol=0.05, atol=0)
+
+
+def test_read_outs_that_are_nearly_parallel_lose_no_digits_and_keep_its_sign() -> None:
+    generator = torch.Generator().manual_seed(2)
+    common = torch.randn(60, 3, 1, generator=generator, dtype=torch.float64)
+    read = common + 1e-2 * torch.randn(60, 3, 4, generator=generator, dtype=torch.float64)
+    read = read.float().double()  # as a network gives it
+    moments = torch.einsum("tpq,tpr->pqr", read, read) / len(read)
+    prior = torch.einsum("p,pqr->qr", AREA, moments)
+    floor = 1e-9 * prior.diagonal().mean() * torch.eye(4, dtype=torch.float64)
+    whole = moments + prior * PRIOR_SAMPLES / len(read) + floor
+    expected = torch.einsum("tpq,pqr,tpr->tp", read, torch.linalg.inv(whole), read) / 4
+    found = fitted(read).of(read.float(), *at_the_places(read))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    assert (found > 0).all()

@@ -141,6 +141,17 @@ def test_members_are_samples(model: VAMoH, batch: FunctionBatch) -> None:
         torch.testing.assert_close(member.mean, model.sample(drawn, batch).mean)
 
 
+def test_what_is_known_of_places_may_be_cut_up_and_asked_by_function(model: VAMoH, batch: FunctionBatch) -> None:
+    latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).to(batch.coords)
+    whole, placed = model.decode(latent, batch), model.place(batch)
+    for row in range(2):
+        alone, networks = latent[row : row + 1], model.hypernetworks(latent[row : row + 1])
+        some = model.mixture(alone, placed.at(slice(2, 5)).rows(row, row + 1), networks=networks)
+        torch.testing.assert_close(some.mean, whole.mean[row : row + 1, 2:5])
+        torch.testing.assert_close(some.variance, whole.variance[row : row + 1, 2:5])
+        torch.testing.assert_close(some.logits, whole.logits[row : row + 1, 2:5])
+
+
 def test_completing_without_noise_decodes_the_posteriors_mean(model: VAMoH, batch: FunctionBatch) -> None:
     expected = model.decode(model.posterior(batch).mean, batch).mean
     torch.testing.assert_close(model.complete(batch, batch, torch.zeros(2, 4)).mean, expected)

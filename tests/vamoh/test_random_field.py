@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vamoh.random_field import RandomField, normal_cdf
+from vamoh.random_field import IN_CACHE, RandomField, normal_cdf
 
 PLACES = Callable[[int], Tensor]
 FIELD = RandomField(lengths=(0.3, 1.5), weights=(0.4, 0.6), time_scale=6.0)
@@ -24,6 +24,14 @@ def test_a_member_is_a_function_of_place_and_time_not_of_what_else_is_asked(plac
     single = FIELD.sample(coords.float(), TIMES, [(3, 1), (4, 1)])
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), whole, rtol=0, atol=1e-4)
+
+
+def test_many_places_are_as_if_each_were_asked_alone(places: PLACES) -> None:
+    coords, fields = places(2 * IN_CACHE + 3), FIELD.drawn(TIMES, [(3, 1), (4, 1)], 3)
+    whole = fields.at(coords)
+    assert whole.shape == (2, 4, 2 * IN_CACHE + 3)
+    alone = torch.cat([fields.at(coords[place : place + 1]) for place in range(0, len(coords), 100)], dim=-1)
+    torch.testing.assert_close(alone, whole[..., ::100])
 
 
 def test_opposite_signs_mirror_a_member_and_seeds_tell_members_apart(places: PLACES) -> None:

@@ -1,6 +1,7 @@
 """Laws of a bound that is estimated from some of a function's points: on average it is the whole bound."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -87,3 +88,37 @@ def test_gaps_are_not_made_up_for_by_the_points_around_them(functions: BUILD, cl
     noise = torch.zeros(2, 2, 4, dtype=torch.float64)
     unscaled, scaled = model.elbo(batch, noise=noise), model.elbo(batch, noise=noise, num_total=7)
     torch.testing.assert_close(unscaled.reconstruction, scaled.reconstruction)  # seven points, fewer of them seen
+
+
+def test_points_drawn_unevenly_and_weighed_by_their_chance_average_to_scoring_all(
+    functions: BUILD, classic: SPEC, awake: WAKE, generator: torch.Generator
+) -> None:
+    batch, model = functions(), awake(VAMoH(classic()).double())
+    rows, total = batch.batch_size, batch.num_points
+    noise = torch.randn(2, rows, 4, generator=generator, dtype=torch.float64)
+    chance = torch.rand(rows, total, generator=generator, dtype=torch.float64) + 0.1
+    chance /= chance.sum(dim=1, keepdim=True)
+    full = model.elbo(batch, noise=noise)
+    average = torch.zeros(2, rows, dtype=torch.float64)
+    for place in range(total):  # one draw of one point, each function's own
+        at = (torch.arange(rows)[:, None] + place) % total
+        drawn = chance.gather(1, at)
+        part = model.elbo(batch, noise=noise, at=at, rescale=1 / drawn)
+        average += drawn[:, 0] * torch.stack([part.reconstruction, part.kl_c])
+    torch.testing.assert_close(average, torch.stack([full.reconstruction, full.kl_c]))
+
+
+def test_what_the_encoder_is_not_shown_is_still_scored(
+    functions: BUILD, classic: SPEC, awake: WAKE, generator: torch.Generator
+) -> None:
+    batch, model = functions(), awake(VAMoH(classic()).double())
+    noise = torch.randn(2, batch.batch_size, 4, generator=generator, dtype=torch.float64)
+    shown = torch.rand(batch.batch_size, batch.num_points, generator=generator) < 0.5
+    terms, whole = model.elbo(batch, noise=noise, shown=shown), model.elbo(batch, noise=noise)
+    assert not torch.isclose(terms.kl_z, whole.kl_z).any()
+    other = replace(batch, observed=batch.mask & shown)
+    mean, log_scale = model.posterior(other)
+    latent = mean + log_scale.exp() * noise[0]
+    log_prob = model.decode(latent, batch).component_log_prob(batch.values)
+    assert torch.isfinite(log_prob).all()
+    torch.testing.assert_close(model.elbo(other, noise=noise).kl_z, terms.kl_z)
