@@ -20,6 +20,7 @@ from vamoh.elbo import gaussian_log_prob
 from vamoh.model import Posterior, VAMoH
 
 RATE, LAST_RATE = 0.1, 0.2  # of Adam, and what is left of it at the end
+MIDDLE = 0.5  # of a cell: at its edges a neighbour's value is as near
 # Which points of the functions [B, n] a step reads, and how many each counts for [B, n] (0: it was not seen).
 Draw = Callable[[], tuple[Tensor, Tensor]]
 
@@ -31,6 +32,7 @@ def refined(
     draw: Draw,
     *,
     steps: int,
+    cell: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Posterior:
     """Improve q(z | X, Y) of the functions of a batch; the model stays as it is.
@@ -41,6 +43,8 @@ def refined(
         posterior: Where to begin, [B, Z].
         draw: Gives the points of a step.
         steps: Of Adam; 0 gives `posterior`.
+        cell: [D], sides of the cell that a value is of, where it is not of a point alone: a step then asks for places
+            in the middle half of each, so that what lies between the centres is not left to chance.
         generator: Of the latents, a pair z, 2 mean - z in each step.
     """
     if not steps:
@@ -53,7 +57,10 @@ def refined(
             for group in optimizer.param_groups:
                 group["lr"] = RATE * (1 - (1 - LAST_RATE) * step / steps)
             index, weight = draw()
-            asked = FunctionBatch(coords=_taken(batch.coords, index))
+            places = _taken(batch.coords, index)
+            if cell is not None:
+                places = places + (torch.rand(places.shape, generator=generator).to(places) - 0.5) * cell * MIDDLE
+            asked = FunctionBatch(coords=places)
             values = _taken(batch.values, index)
             noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
             bound = torch.zeros((), dtype=mean.dtype, device=mean.device)

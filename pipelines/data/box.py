@@ -39,6 +39,11 @@ class Box:
         count = int(np.prod(self.shape))
         return np.full(count, 1 / count)
 
+    @property
+    def cell(self) -> tuple[float, ...]:
+        """Sides of a cell."""
+        return tuple(2 / size for size in self.shape)
+
     def at(self, resolution: int) -> Box:
         """The same box with so many cells along its longest axis."""
         longest = max(self.shape)

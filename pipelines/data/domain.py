@@ -55,6 +55,10 @@ class Geometry(Protocol):
     def area(self) -> NDArray[np.float64]:
         """The share of the domain that each point stands for, [N], summing to one."""
 
+    @property
+    def cell(self) -> tuple[float, ...] | None:
+        """Sides of the cell that each value is of, in units of the coordinates; None where values are of points."""
+
     def index_of(self, coords: NDArray[np.float64]) -> NDArray[np.int64]:
         """The point whose value holds at each of the places [n, D]; -1 where there is none."""
 

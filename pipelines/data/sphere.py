@@ -112,6 +112,11 @@ class Lattice:
         """The grid of a canonical field."""
         return cls(latitude=field["latitude"].values.astype(float), longitude=field["longitude"].values.astype(float))
 
+    @property
+    def cell(self) -> None:
+        """Values are of points."""
+        return None
+
     def index_of(self, coords: Array) -> NDArray[np.int64]:
         """The point at each of the places [n, 3], [n]; -1 where there is none."""
         apart, index = cKDTree(self.coords).query(coords)

@@ -30,6 +30,7 @@ def inferred(
         steps: Of the ascent that follows the encoder's answer; 0 for that alone.
         seed: Of the points and the latents of that ascent.
     """
+    cell = None if geometry.cell is None else torch.tensor(geometry.cell, dtype=batch.coords.dtype)
     parts = []
     for first in range(0, batch.batch_size, AT_ONCE):
         some = batch.rows(first, first + AT_ONCE)
@@ -38,7 +39,7 @@ def inferred(
         rng = np.random.default_rng((seed, first))
         draw = _Points(some, geometry, kind_of(plan.spec.domain).draw, rng)
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        parts.append(refined(network, some, begun, draw, steps=steps, generator=chance))
+        parts.append(refined(network, some, begun, draw, steps=steps, cell=cell, generator=chance))
     mean, log_scale = (torch.cat(each) for each in zip(*parts, strict=True))
     return Posterior(mean, log_scale)
 

@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 
 from vamoh import FunctionBatch, ModelSpec, VAMoH
 from vamoh.elbo import gaussian_log_prob
+from vamoh.likelihoods import Mixture
 from vamoh.model import Posterior
 from vamoh.refinement import refined
 from vamoh.spec import EncoderSpec
@@ -89,3 +91,22 @@ def test_where_nothing_was_seen_the_posterior_goes_to_the_prior() -> None:
     found = refined(network, batch, start, lambda: (index, weight), steps=300, generator=seeded())
     assert (bound(network, batch, found, weight) > -0.25).all()  # minus the divergence from the prior
     assert math.isfinite(float(found.mean.sum()))
+
+
+def test_places_within_cells_are_asked_for_where_values_are_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch, asked, decode = model(), functions(), [], VAMoH.decode
+
+    def spied(self: VAMoH, latent: torch.Tensor, query: FunctionBatch) -> Mixture:
+        asked.append(query.coords)
+        return decode(self, latent, query)
+
+    monkeypatch.setattr(VAMoH, "decode", spied)
+    index, weight, cell = torch.arange(5).expand(2, -1), torch.ones(2, 5), torch.tensor([0.2, 0.4, 0.1])
+    for sides in (cell, None):
+        asked.clear()
+        refined(network, batch, network.posterior(batch), lambda: (index, weight), steps=40, cell=sides)
+        reach = (torch.stack(asked) - batch.coords[:, :5]).abs().flatten(0, 2).amax(dim=0)
+        if sides is None:
+            assert (reach == 0).all()
+        else:
+            assert (reach <= cell / 4 + 1e-6).all() and (reach > cell / 5).all()
