@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +19,9 @@ from infra.cli.options import (
     parse_levels,
     parse_region,
 )
+
+if TYPE_CHECKING:
+    from pipelines.data.store import Store
 
 app = typer.Typer(help="Make and look at stores of data.")
 
@@ -107,31 +111,15 @@ def images(
     as_json: JsonFlag = False,
 ) -> None:
     """Bring pictures into a store. A run that was stopped goes on."""
-    from infra.cli.console import print_facts, print_json, print_lines, progress
+    from infra.cli.console import progress
     from pipelines.data.images import ingest
 
     with progress("reading", "pictures") as update:
         made = ingest(source, store, size=size, number=number, grey=grey, seed=seed, license=license,
                       overwrite=overwrite, progress=update)  # fmt: skip
-    kept = made.store
-    sizes = {str(dim): length for dim, length in kept.field.sizes.items()}
-    if as_json:
-        print_json({"store": kept.path, "dims": sizes, "found": made.found, "unreadable": made.unreadable,
-                    "statistics": kept.statistics, "fingerprint": kept.fingerprint, "source": kept.source,
-                    "license": kept.license})  # fmt: skip
-        return
-    print_facts(
-        [
-            ("store", kept.path),
-            ("pictures", f"{sizes['image']} of {made.found}, {len(made.unreadable)} unreadable"),
-            ("size", f"{sizes['y']} x {sizes['x']}, {'colour' if sizes['channel'] == 3 else 'grey'}"),
-            ("source", kept.source),
-            ("license", kept.license),
-            ("fingerprint", kept.fingerprint),
-        ]
-    )
-    for fault in made.unreadable:
-        print_lines(f"unreadable: {fault.name}: {fault.reason}")
+    _, height, width, channels = made.store.field.shape
+    pixels = f"{height} x {width}, {'colour' if channels == 3 else 'grey'}"
+    _say_made(made.store, made.found, made.unreadable, ("pictures", "size", pixels), as_json)
 
 
 @app.command(
@@ -162,31 +150,15 @@ def shapes(
     as_json: JsonFlag = False,
 ) -> None:
     """Bring shapes into a store, as solid voxels. A run that was stopped goes on."""
-    from infra.cli.console import print_facts, print_json, print_lines, progress
+    from infra.cli.console import progress
     from pipelines.data.shapes import ingest
 
     with progress("voxelising", "shapes") as update:
         made = ingest(source, store, resolution=resolution, category=category, test=test, up=up, license=license,
                       overwrite=overwrite, progress=update)  # fmt: skip
-    kept = made.store
-    sizes = {str(dim): length for dim, length in kept.field.sizes.items()}
-    if as_json:
-        print_json({"store": kept.path, "dims": sizes, "found": made.found, "unreadable": made.unreadable,
-                    "statistics": kept.statistics, "fingerprint": kept.fingerprint, "source": kept.source,
-                    "license": kept.license})  # fmt: skip
-        return
-    print_facts(
-        [
-            ("store", kept.path),
-            ("shapes", f"{sizes['shape']} of {made.found}, {len(made.unreadable)} unreadable"),
-            ("voxels", f"{sizes['x']} x {sizes['y']} x {sizes['z']}, {kept.statistics.mean:.1%} of them solid"),
-            ("source", kept.source),
-            ("license", kept.license),
-            ("fingerprint", kept.fingerprint),
-        ]
-    )
-    for fault in made.unreadable:
-        print_lines(f"unreadable: {fault.name}: {fault.reason}")
+    cells = " x ".join(map(str, made.store.field.shape[1:]))
+    solid = f"{cells}, {made.store.statistics.mean:.1%} of them solid"
+    _say_made(made.store, made.found, made.unreadable, ("shapes", "voxels", solid), as_json)
 
 
 @app.command(epilog=examples("vamoh data inspect uk.zarr"))
@@ -247,3 +219,28 @@ def tune(
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
+
+
+def _say_made(store: Store, found: int, unreadable: Sequence[Any], named: tuple[str, str, str], as_json: bool) -> None:
+    """Say what was brought into a store, and what could not be read; `named` is what, and a line of its own."""
+    from infra.cli.console import print_facts, print_json, print_lines
+
+    if as_json:
+        sizes = {str(dim): size for dim, size in store.field.sizes.items()}
+        print_json({"store": store.path, "dims": sizes, "found": found, "unreadable": unreadable,
+                    "statistics": store.statistics, "fingerprint": store.fingerprint, "source": store.source,
+                    "license": store.license})  # fmt: skip
+        return
+    what, label, text = named
+    print_facts(
+        [
+            ("store", store.path),
+            (what, f"{store.field.shape[0]} of {found}, {len(unreadable)} unreadable"),
+            (label, text),
+            ("source", store.source),
+            ("license", store.license),
+            ("fingerprint", store.fingerprint),
+        ]
+    )
+    for fault in unreadable:
+        print_lines(f"unreadable: {fault.name}: {fault.reason}")

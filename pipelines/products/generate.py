@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipelines.data.atomic import refuse_existing, written_beside
-from pipelines.data.domain import kind_of
+from pipelines.data.domain import Geometry, kind_of
 from pipelines.products.inference import STEPS, inferred
 from pipelines.products.kinds import Ask, Generated, ProductKind, products_of
 from pipelines.training.plan import Plan
@@ -189,11 +189,11 @@ def _asking(network: VAMoH, plan: Plan, latent: torch.Tensor) -> Ask:
     return ask
 
 
-def _generated(made: NDArray[np.float32], geometry: object, items: NDArray[np.generic] | None) -> Generated:
+def _generated(made: NDArray[np.float32], geometry: Geometry, items: NDArray[np.generic] | None) -> Generated:
     return Generated(
         values=made[..., :-1],
         components=made[..., -1].astype(np.uint8),
-        geometry=geometry,  # type: ignore[arg-type]
+        geometry=geometry,
         items=items,
     )
 
