@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check --no-input
-LOCK_EXTRAS := demo,digits,grib,dev
+LOCK_EXTRAS := demo,digits,explore,grib,dev
 
 .PHONY: install packages demo test long fast check lock clean
 .DEFAULT_GOAL := install
@@ -20,8 +20,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# What some tests of clusters need of the system; they skip, saying so, where it is missing. Debian and Ubuntu, as root.
-SYSTEM := slurm-wlm munge iproute2
+# What tests of clusters and of pages need of the system; they skip, saying so, where it is missing. Debian, as root.
+SYSTEM := slurm-wlm munge iproute2 chromium
 packages:
 	@missing=$$(for name in $(SYSTEM); do dpkg -s $$name 2>/dev/null | grep -q '^Status: install ok' || echo $$name; done); \
 	if [ -z "$$missing" ]; then :; \
@@ -31,15 +31,18 @@ packages:
 demo: $(STAMP)
 	$(BIN)/vamoh demo
 
+# Clusters have the processors for themselves; what starts none is shared by two processes.
+CLUSTERS := ray or cluster
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(CLUSTERS)) and not long"
+	$(BIN)/python -m pytest -m "($(CLUSTERS)) and not long"
 
 # Clusters for minutes: hosts that are cut off, jobs that are cancelled, MLflow's server. After `make packages`, as root.
 long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not ray and not cluster and not gpu and not long"
+	$(BIN)/python -m pytest -m "not slow and not ($(CLUSTERS)) and not gpu and not long"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

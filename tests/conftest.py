@@ -10,6 +10,7 @@ import pytest
 # One thread: the tests are many small computations. Read by the libraries when the tests import them.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ.pop("COLUMNS", None)  # what is told to a pipe has no width to fit into
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -39,8 +39,13 @@ _UNWATCHED = {
 }
 RESIZE_S = 30.0  # between looks for nodes that have come
 # Read by Ray Train: how often the workers are looked at (their end and a report wait for it), and how long a group may
-# take to start before it is tried with the nodes that there are then.
-_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+# take to start before it is tried with the nodes that there are then. And one process less beside the workers: which
+# nodes are about to go is asked by nobody here, a run goes on from its checkpoint.
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 
 def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> None:

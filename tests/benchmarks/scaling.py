@@ -61,9 +61,10 @@ sys.exit(main(sys.argv[1:]))
 
 
 def pin(rank: int) -> None:
-    """Keep this thread, and those that it starts, to one processor."""
+    """Keep this process to one processor: in Ray, gloo's threads run already."""
     processors = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {processors[rank % len(processors)]})
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {processors[rank % len(processors)]})
 
 
 def pinned_worker(loop: dict[str, Any]) -> None:
