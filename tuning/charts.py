@@ -11,9 +11,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from tuning.axes import ABSENT, Axis
+from tuning.cells import best_of, cells_of, within
 from tuning.palette import ACCENT, CLASSES, INK, LINE, MUTED, ON_SCALE, PAPER, SCALE, ranks, score_range, shades
 from tuning.record import SweepRecord, TrialRecord
-from tuning.scores import best_first, finite, front, rungs, scored, settled, standard_deviation
+from tuning.scores import best_first, finite, front, rungs, scored, settled
 from tuning.wording import number
 
 WIDTH_IN = 5.6
@@ -31,28 +32,22 @@ def heat_map(record: SweepRecord, across: Axis, down: Axis) -> Figure:
     width = WIDTH_IN if len(columns) <= 10 else 0.55 * len(columns)
     figure = Figure(figsize=(width, 0.46 * len(rows) + 1.4), layout="constrained")
     plot = figure.subplots()
-    held = {
-        (i, j): [trial for trial in record.trials if _within(across, trial, left) and _within(down, trial, low)]
-        for i, left in enumerate(columns)
-        for j, low in enumerate(rows)
-    }
-    counted = {cell: settled(record, trials) for cell, trials in held.items()}
-    means = {cell: sum(each.score for each in known) / len(known) for cell, known in counted.items() if known}
-    shade = shades(record, list(means.values()))
-    best = (min if record.mode == "min" else max)(means, key=lambda cell: means[cell], default=None)
-    for cell in (cell for cell, trials in held.items() if trials):
-        step = shade(means[cell]) if cell in means else None
-        box = Rectangle((cell[0] - 0.48, cell[1] - 0.46), 0.96, 0.92)
-        box.set(facecolor="none" if step is None else SCALE[step], edgecolor=ACCENT if cell == best else LINE)
-        box.set_linewidth(3 if cell == best else 0.8)
+    cells = cells_of(record, across, down)
+    shade = shades(record, [cell.mean for cell in cells if cell.mean is not None])
+    best = best_of(record, cells)
+    for cell in cells:
+        step = None if cell.mean is None else shade(cell.mean)
+        box = Rectangle((cell.column - 0.48, cell.row - 0.46), 0.96, 0.92)
+        box.set(facecolor="none" if step is None else SCALE[step], edgecolor=ACCENT if cell is best else LINE)
+        box.set_linewidth(3 if cell is best else 0.8)
         plot.add_patch(box)
-        text = "failed" if all(trial.state == "FAILED" for trial in held[cell]) else "–"
-        if cell in means:
-            spread = standard_deviation([each.score for each in counted[cell]])
-            text = number(means[cell]) + ("" if counted[cell][0].trial.state == "FINISHED" else "°")
-            text += "" if spread is None else f"\n±{spread:.1g}"
+        text = "failed" if cell.failed else "–"
+        if cell.mean is not None:
+            text = number(cell.mean) + ("" if cell.finished else "°")
+            text += "" if cell.spread is None else f"\n±{cell.spread:.1g}"
         colour = MUTED if step is None else ON_SCALE[step]
-        plot.text(*cell, text, ha="center", va="center", fontsize=8 if len(columns) <= 6 else 6.5, color=colour)
+        small = 8 if len(columns) <= 6 else 6.5
+        plot.text(cell.column, cell.row, text, ha="center", va="center", fontsize=small, color=colour)
     _labelled(plot, across.label, down.label)
     plot.set_xlim(-0.5, len(columns) - 0.5)
     plot.set_ylim(-0.5, len(rows) - 0.5)
@@ -70,7 +65,7 @@ def dots(record: SweepRecord, axis: Axis) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     plot = figure.subplots()
     for cell in axis.cells():
-        here = settled(record, [trial for trial in record.trials if _within(axis, trial, cell)])
+        here = settled(record, [trial for trial in record.trials if within(axis, trial, cell)])
         if here:
             middle = sum(axis.position(each.trial.values) for each in here) / len(here)
             mean = sum(each.score for each in here) / len(here)
@@ -185,11 +180,6 @@ def pareto(record: SweepRecord) -> Figure:
     _labelled(plot, "Training time a sample, ms", _scored_name(record))
     _plain(plot)
     return figure
-
-
-def _within(axis: Axis, trial: TrialRecord, cell: tuple[float, float, str]) -> bool:
-    """Whether a trial's value lies in a cell."""
-    return cell[0] <= axis.position(trial.values) < cell[1]
 
 
 def _scored_name(record: SweepRecord) -> str:

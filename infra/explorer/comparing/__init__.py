@@ -1,0 +1,1 @@
+"""The tab Compare: runs, sweeps and registered models."""
