@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.config import load_config
     from pipelines.data.climate import ingest
     from pipelines.data.store import open_store
+    from pipelines.products.compare import compare
     from pipelines.products.downscale import downscale
     from pipelines.products.evaluate import evaluate
     from pipelines.products.generate import complete, sample
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.training.train import train
 
 __all__ = [
+    "compare",
     "complete",
     "downscale",
     "evaluate",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compare": "pipelines.products.compare",
     "complete": "pipelines.products.generate",
     "sample": "pipelines.products.generate",
     "downscale": "pipelines.products.downscale",

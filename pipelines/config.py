@@ -16,22 +16,38 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from pipelines.quantities import Quantity, check_quantity
+from vamoh.peers import FunctaSpec, GaspSpec
 from vamoh.spec import ModelSpec
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Quantity = Literal["validation_crps", "validation_rmse", "validation_log_score", "validation_elbo"]
-# The least of what is multiplied by it is the best.
-SIGNS: dict[Quantity, float] = {
-    "validation_crps": 1.0,
-    "validation_rmse": 1.0,
-    "validation_log_score": -1.0,
-    "validation_elbo": -1.0,
-}
-_OPTION = re.compile(r"tuple\[.*|constrained-.*|str")  # how pydantic marks the options of a union
+_OPTION = re.compile(r"tuple\[.*|constrained-.*|literal\[.*|str|bool")  # how pydantic marks the options of a union
+
+
+def _system(model: object) -> str:
+    """Which spec a `model` section is; without a word, VAMoH's."""
+    return str(model.get("system", "vamoh") if isinstance(model, Mapping) else getattr(model, "system", "vamoh"))
+
+
+AnySpec = Annotated[
+    Annotated[ModelSpec, Tag("vamoh")] | Annotated[FunctaSpec, Tag("functa")] | Annotated[GaspSpec, Tag("gasp")],
+    Discriminator(
+        _system, custom_error_type="system", custom_error_message="Input should be 'vamoh', 'functa' or 'gasp'"
+    ),
+]
 
 
 class Section(BaseModel):
@@ -125,6 +141,7 @@ class TrainingConfig(Section):
         compile: Compile the objective with torch.compile.
         learning_rate: Of encoders, hypernetworks, gates and prior.
         local_rate, grid_rate: Of the local read-out's networks, and of the feature grids.
+        discriminator_rate: Of GASP's discriminator.
         weight_decay, grid_decay: Decoupled, of everything but the feature grids, and of these.
         schedule: "cosine" (after the warm-up, down to nothing) or "constant".
         warmup: Steps.
@@ -138,7 +155,8 @@ class TrainingConfig(Section):
         average: Decay of the moving average of the weights that is evaluated and kept.
         validate_every: Epochs between validations (and checkpoints).
         checkpoint_minutes: Minutes between the checkpoints in between; 0 for none.
-        select: The validation quantity by which the best checkpoint is chosen; the bound, of the classic model alone.
+        select: The validation quantity by which the best checkpoint is chosen; the bound, of the classic model alone;
+            the energy distance of samples, of systems of whole functions.
         keep: Checkpoints to go on from that are kept, the newest ones; the best is kept besides.
         patience: Validations without improvement after which training stops; 0 never stops.
         members: Members of a validation ensemble.
@@ -157,6 +175,7 @@ class TrainingConfig(Section):
     learning_rate: Rate = 1e-3
     local_rate: Rate = 1e-2
     grid_rate: Rate = 2e-2
+    discriminator_rate: Rate = 4e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     grid_decay: Annotated[float, Field(ge=0)] = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -194,7 +213,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     context: ContextConfig | None = None
     split: SplitConfig = SplitConfig()
-    model: ModelSpec = ModelSpec()
+    model: AnySpec = ModelSpec()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -203,11 +222,15 @@ class Config(Section):
             raise ValueError(
                 "`context` and `model.local` come together: both for downscaling, neither for the classic model"
             )
-        if self.context is not None and self.training.select == "validation_elbo":
+        system = self.model.system
+        check_quantity(self.training.select, system, downscales=self.context is not None)
+        if system != "vamoh" and (self.training.compile or self.training.precision != "float32"):
             raise ValueError(
-                "training.select: validation_elbo is of the classic model; a downscaling model's validation_log_score "
-                "is of what it says before it sees the truth"
+                f"training.precision and training.compile: {system} is trained in float32 and not compiled, for its "
+                "gradients go through gradients"
             )
+        if system == "gasp" and self.training.hidden:
+            raise ValueError("training.hidden: gasp infers nothing, and nothing can be hidden from it: leave it 0")
         return self
 
     @property
@@ -260,12 +283,16 @@ def parse_config(tree: Mapping[str, Any], source: str = "the config") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if not _OPTION.fullmatch(str(part)))
+        loc = [part for part in first["loc"] if not _OPTION.fullmatch(str(part))]
+        loc = loc[:1] + loc[2:] if loc[:1] == ["model"] else loc  # which spec it was read as
+        place = ".".join(map(str, loc))
         if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             key, parent = first["loc"][-1], first["loc"][:-1]
             hint = _nearest(str(key), _keys_at(parent))
             raise ValueError(f"{source}: unknown key {place!r}{hint}") from error
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "system":
+            raise ValueError(f"{source}: {place}.system: {message}, got {first['input']['system']!r}") from error
         came = "" if first["type"] == "value_error" else f", got {json.dumps(first['input'], default=str)}"
         raise ValueError(f"{source}: {place + ': ' if place else ''}{message}{came}") from error
 
@@ -294,7 +321,10 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     schema = Config.model_json_schema()
     node: dict[str, Any] = schema
     for part in (None, *place):
-        if part is not None:
+        if "oneOf" in node:  # by its system
+            options = [schema["$defs"][option["$ref"].rsplit("/", 1)[-1]] for option in node["oneOf"]]
+            node = next(option for option in options if option["properties"]["system"]["const"] == part)
+        elif part is not None:
             node = node.get("properties", {}).get(part, {})
         for option in (node, *node.get("anyOf", [])):
             if "$ref" in option:

@@ -24,7 +24,8 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipelines.config import SIGNS, Config, Positive, Quantity, Section, load_config
+from pipelines.config import Config, Positive, Section, load_config
+from pipelines.quantities import SIGNS, Quantity
 from tuning.dimension import KINDS, Dimension, Trial
 
 Values = dict[str, Any]

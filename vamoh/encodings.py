@@ -93,6 +93,21 @@ def even_places(domain: str, count: int) -> Tensor:
     return ((0.5 + number[:, None] * steps) % 1 * 2 - 1).float()
 
 
+def places_within(region: tuple[float, float, float, float], count: int) -> Tensor:
+    """`count` places [count, 3] spread evenly over a region of the sphere: an R-sequence in longitude and height.
+
+    Args:
+        region: West, south, east, north, degrees; east of west.
+        count: Places.
+    """
+    west, south, east, north = (math.radians(each) for each in region)
+    along, up = ((even_places("plane", count).double() + 1) / 2).unbind(dim=-1)
+    longitude = west + (east - west) * along
+    height = math.sin(south) + (math.sin(north) - math.sin(south)) * up
+    ring = (1 - height**2).sqrt()
+    return torch.stack([ring * longitude.cos(), ring * longitude.sin(), height], dim=-1).float()
+
+
 def cubed_sphere_cells(coords: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     """The four vertices of the cubed-sphere cell around each point, with bilinear weights.
 

@@ -21,6 +21,7 @@ from vamoh.random_field import LARGEST_SCORE, normal_cdf
 from vamoh.roots import bracketed_root
 
 LikelihoodName = Literal["normal", "bernoulli", "continuous_bernoulli", "discretised_logistic"]
+BOUNDED: tuple[LikelihoodName, ...] = ("bernoulli", "continuous_bernoulli", "discretised_logistic")  # on [0, 1]
 LEVELS = 256
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vamoh.batch import FunctionBatch
 from vamoh.derivatives import differentiable, mean_gradient, tangent
 from vamoh.elbo import ElboTerms, exact_posterior, gaussian_log_prob, mixture_terms
-from vamoh.encodings import FeatureGrids, FourierFeatures, even_places
+from vamoh.encodings import FeatureGrids, FourierFeatures, even_places, places_within
 from vamoh.flows import Prior
 from vamoh.gating import Gating
 from vamoh.generators import GeneratorShape
@@ -97,7 +97,10 @@ class VAMoH(nn.Module):
                 )
 
     def _set_encoder(self, spec: EncoderSpec) -> SetEncoder:
-        places = even_places(self.spec.domain, spec.centres[-1]) if spec.places else None
+        places: Tensor | None = None
+        if spec.places:
+            count = spec.centres[-1]
+            places = even_places(self.spec.domain, count) if spec.region is None else places_within(spec.region, count)
         return SetEncoder(spec, self.spec.channels, self.fourier, places, linear=self.spec.compat)
 
     def _grids(self, spec: ModelSpec, support: Tensor | None, vertices: tuple[int, ...] | None) -> FeatureGrids:
@@ -142,6 +145,10 @@ class VAMoH(nn.Module):
         return Posterior(mean, log_scale.clamp(-4, 4))
 
     # --- what is generated ------------------------------------------------------------------------------------------
+
+    def latents(self, noise: Tensor) -> Tensor:
+        """Standard normal noise [..., Z] -> draws of p(z), of a model without a context."""
+        return self.prior.transform(noise)
 
     @overload
     def decode(self, latent: Tensor, query: FunctionBatch, *, gradient: Literal[False] = False) -> Mixture: ...

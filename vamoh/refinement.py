@@ -19,7 +19,11 @@ from vamoh.batch import FunctionBatch
 from vamoh.elbo import gaussian_log_prob
 from vamoh.model import Posterior, VAMoH
 
+STEPS = 60  # of the ascent; more gave nothing on chairs
 RATE, LAST_RATE = 0.1, 0.2  # of Adam, and what is left of it at the end
+# A step of a mean, in standard deviations of what the encoder says, and the longest there is. Longer steps leave the
+# functions that the generators know: errors of hundreds of kelvin, and shapes that fit less well.
+STRIDE, LONGEST = 0.7, 0.1
 MIDDLE = 0.5  # of a cell: at its edges a neighbour's value is as near
 # Which points of the functions [B, n] a step reads, and how many each counts for [B, n] (0: it was not seen).
 Draw = Callable[[], tuple[Tensor, Tensor]]
@@ -50,8 +54,10 @@ def refined(
     if not steps:
         return posterior
     assert batch.values is not None
-    mean, log_scale = (each.detach().clone().requires_grad_() for each in posterior)
-    optimizer = torch.optim.Adam([mean, log_scale], lr=RATE, betas=(0.9, 0.98))
+    start, log_scale = posterior.mean.detach(), posterior.log_scale.detach().clone().requires_grad_()
+    unit = (STRIDE / RATE * log_scale.detach().exp()).clamp_max(LONGEST / RATE)
+    moved = torch.zeros_like(start).requires_grad_()  # from where the encoder begins, in these units
+    optimizer = torch.optim.Adam([moved, log_scale], lr=RATE, betas=(0.9, 0.98))
     with torch.enable_grad():
         for step in range(steps):
             for group in optimizer.param_groups:
@@ -62,6 +68,7 @@ def refined(
                 places = places + (torch.rand(places.shape, generator=generator).to(places) - 0.5) * cell * MIDDLE
             asked = FunctionBatch(coords=places)
             values = _taken(batch.values, index)
+            mean = start + unit * moved
             noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
             bound = torch.zeros((), dtype=mean.dtype, device=mean.device)
             for sign in (1, -1):
@@ -69,11 +76,11 @@ def refined(
                 likelihood = torch.where(weight > 0, model.decode(latent, asked).log_prob(values), 0.0) * weight
                 divergence = gaussian_log_prob(latent, mean, log_scale) - model.prior.log_prob(latent, None)
                 bound = bound + (likelihood.sum(dim=1) - divergence).sum() / 2
-            mean.grad, log_scale.grad = torch.autograd.grad(-bound, [mean, log_scale])
+            moved.grad, log_scale.grad = torch.autograd.grad(-bound, [moved, log_scale])
             optimizer.step()
             with torch.no_grad():
                 log_scale.clamp_(-8, 4)
-    return Posterior(mean.detach(), log_scale.detach())
+    return Posterior((start + unit * moved).detach(), log_scale.detach())
 
 
 def _taken(tensor: Tensor, index: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vamoh.likelihoods import LikelihoodName
+from vamoh.likelihoods import BOUNDED, LikelihoodName
 
 DomainName = Literal["sphere", "cube", "plane"]
 STRICT: dict[str, Any] = {"extra": "forbid"}
@@ -25,8 +25,10 @@ class EncoderSpec:
         neighbours: Points that each centre gathers, a layer each.
         kernel_widths: Layers of WeightNet.
         pooled: Points that a layer's centres are averaged onto before the next layer, a layer each; 0 for none.
-        places: The last layer's centres are fixed places all over the domain, whose features stand side by side;
-            otherwise they are sampled from the points, and averaged.
+        places: The last layer's centres are fixed places all over the domain, or (on the sphere) all over the "region"
+            of the training data, whose features stand side by side; otherwise they are sampled from the points, and
+            averaged.
+        region: West, south, east, north in degrees. From the data, where `places` asks for it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -35,7 +37,8 @@ class EncoderSpec:
     neighbours: tuple[int, ...] = (9, 9, 9, 9, 9)
     kernel_widths: tuple[int, ...] = (16, 16, 16, 16)
     pooled: tuple[int, ...] = ()
-    places: bool = False
+    places: bool | Literal["region"] = False
+    region: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.centres) == len(self.channels) == len(self.neighbours) > 0:
@@ -84,6 +87,7 @@ class ModelSpec:
     """The shape of a VAMoH.
 
     Attributes:
+        system: What tells it from its peers' (vamoh/systems.py).
         latent: Z. components: K. flow_depth: L, 0 for a Gaussian prior.
         fourier_frequencies, fourier_std: Random Fourier features shared by encoder, generators and gates.
         encoder: The encoder of q(z | X, Y).
@@ -100,6 +104,8 @@ class ModelSpec:
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    even_points: ClassVar[bool] = False
+    system: Literal["vamoh"] = "vamoh"
     latent: int = 32
     components: int = 3
     flow_depth: int = 10
@@ -136,3 +142,13 @@ class ModelSpec:
     def num_axes(self) -> int:
         """D."""
         return {"sphere": 3, "cube": 3, "plane": 2}[self.domain]
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the likelihood knows no values but those within [0, 1]."""
+        return self.likelihood in BOUNDED
+
+    @property
+    def unit_interval(self) -> bool:
+        """Whether training values are scaled to [0, 1]; else by their mean and standard deviation."""
+        return self.bounded

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import config, data, doctor, functions, jobs, launch, models, products, training, tuning
+from infra.cli import (
+    compare,
+    config,
+    data,
+    doctor,
+    explore,
+    functions,
+    jobs,
+    launch,
+    models,
+    products,
+    training,
+    tuning,
+)
 from infra.cli.options import examples
 from infra.cli.outcome import outcome_of
 
@@ -33,7 +46,9 @@ app.add_typer(launch.app, name="launch")
 training.add_to(app)
 tuning.add_to(app)
 products.add_to(app)
+compare.add_to(app)
 functions.add_to(app)
+explore.add_to(app)
 doctor.add_to(app)
 
 

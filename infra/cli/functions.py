@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=examples(
             "vamoh sample models:/chairs@champion chairs.ply --number 4 --resolution 128",
             "vamoh sample models:/fields@champion fields.nc --number 10",
+            "vamoh sample models:/fields@champion way.nc --between 0,3 --number 21",
         )
     )(sample)
     app.command(
@@ -39,15 +40,25 @@ def sample(
     output: OutputPath,
     number: Annotated[int, typer.Option("--number", min=1, help="How many.")] = 8,
     resolution: Resolution = None,
+    between: Annotated[
+        str,
+        typer.Option(
+            "--between", metavar="A,B[,SHARE]", help="The way from sample A to sample B, or one place on it, 0 to 1."
+        ),
+    ] = "",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Draw new functions from a model: fields, shapes or pictures, at any resolution."""
+    way = _way(between, number) if between else None
     from pipelines.products import generate
 
     domain = generate.check_output(model, output, overwrite=overwrite)
-    made = generate.sample(model, number=number, resolution=resolution, seed=seed)
+    if way is None:
+        made = generate.sample(model, number=number, resolution=resolution, seed=seed)
+    else:
+        made = generate.between(model, *way, resolution=resolution, seed=seed)
     generate.write(made, output, domain, overwrite=overwrite)
     _say(made, output, as_json)
 
@@ -62,8 +73,11 @@ def complete(
         bool, typer.Option("--reconstruct", help="The model's own value everywhere; else what was seen is kept.")
     ] = False,
     refine: Annotated[
-        int, typer.Option("--refine", min=0, help="Steps that improve each item's latent after the encoder's answer.")
-    ] = 60,
+        int | None,
+        typer.Option(
+            "--refine", min=0, help="Steps that infer each item: 60 that improve VAMoH's answer, 3 of Functa."
+        ),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
@@ -79,17 +93,37 @@ def complete(
     _say(made, output, as_json)
 
 
+def _way(text: str, number: int) -> tuple[int, int, list[float]]:
+    """Read `--between`: two samples, and how far to go from the first to the second.
+
+    >>> _way("0,3", 3), _way("1,2,0.25", 8)
+    ((0, 3, [0.0, 0.5, 1.0]), (1, 2, [0.25]))
+
+    Raises:
+        ValueError: If it is no such thing.
+    """
+    words = text.split(",")
+    try:
+        first, second = int(words[0]), int(words[1])
+        shares = [float(word) for word in words[2:]] or [step / max(1, number - 1) for step in range(number)]
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"--between expects two samples such as 0,3, or a place as in 0,3,0.25; got {text!r}"
+        ) from error
+    return first, second, shares
+
+
 def _say(made: xr.Dataset, output: Path, as_json: bool) -> None:
     from infra.cli.console import print_facts, print_json
 
     sizes = {str(dim): size for dim, size in made.sizes.items()}
     if as_json:
-        print_json({"output": str(output), "dims": sizes, "variables": [str(name) for name in made.data_vars]})
+        told = {"output": str(output), "dims": sizes, "variables": [str(name) for name in made.data_vars]}
+        print_json(told | ({"comment": made.attrs["comment"]} if "comment" in made.attrs else {}))
         return
-    print_facts(
-        [
-            ("output", str(output)),
-            ("dimensions", ", ".join(f"{dim} {size}" for dim, size in sizes.items())),
-            ("variables", ", ".join(map(str, made.data_vars))),
-        ]
-    )
+    rows = [
+        ("output", str(output)),
+        ("dimensions", ", ".join(f"{dim} {size}" for dim, size in sizes.items())),
+        ("variables", ", ".join(map(str, made.data_vars))),
+    ]
+    print_facts(rows + [("note", made.attrs[key]) for key in ("comment",) if key in made.attrs])

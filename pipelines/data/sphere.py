@@ -113,6 +113,13 @@ class Lattice:
         return cls(latitude=field["latitude"].values.astype(float), longitude=field["longitude"].values.astype(float))
 
     @property
+    def region(self) -> tuple[float, float, float, float]:
+        """West, south, east, north, degrees; all of the longitudes of a grid that goes round."""
+        west, east = float(self.longitude[0]), float(self.longitude[-1])
+        edges = [float(self.latitude[0]), float(self.latitude[-1])]
+        return west, min(edges), west + 360.0 if self.periodic else east, max(edges)
+
+    @property
     def cell(self) -> None:
         """Values are of points."""
         return None

@@ -24,7 +24,6 @@ from pipelines.data.times import hours_since_1970, label
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.leverage import corners, readouts, stretched
 from pipelines.training.registry import load_model
-from vamoh import VAMoH
 from vamoh.leverage import Stretch
 from vamoh.local import LocalTerms
 from vamoh.random_field import DrawnFields, RandomField
@@ -44,7 +43,7 @@ class Downscaler:
     """
 
     checkpoint: Checkpoint
-    model: VAMoH
+    model: Any  # a VAMoH with a context; where a classic model is served, one of any system
     origin: Mapping[str, str]
 
     @classmethod

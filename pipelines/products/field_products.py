@@ -20,13 +20,16 @@ from pipelines.data.times import label
 from pipelines.data.whole import query
 from pipelines.products import plot, skill
 from pipelines.products.generate import batch_of
+from pipelines.products.inference import inferred
 from pipelines.products.kinds import Ask, Generated
 from pipelines.products.plot import Panel
 from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.energy import energy_distance
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from pipelines.training.systems import system_of
+from vamoh.systems import Model
 
-SYSTEM, AT_ONCE, SHOWN = "vamoh", 8, 6
+AT_ONCE, SHOWN = 8, 6
 _AXES = {
     "latitude": {"standard_name": "latitude", "units": "degrees_north"},
     "longitude": {"standard_name": "longitude", "units": "degrees_east"},
@@ -89,20 +92,18 @@ class FieldProducts:
         ]
         return plot.maps(panels, title=dataset.attrs.get("history", "").split(": ")[-1])
 
-    def illustration(self, checkpoint: Checkpoint, network: VAMoH, store: Store, sample: int) -> Figure:
-        """A field, its reconstruction and error, and two fields from the prior."""
+    def illustration(self, checkpoint: Checkpoint, network: Model, store: Store, sample: int) -> Figure:
+        """A field, its reconstruction and error where the system infers, and two fields from the prior."""
         truth, plan = store.field.isel(time=[sample]).load(), checkpoint.plan
-        again = reconstructed(network, plan, truth)
         dated = label(truth["time"].values[0])
-        panels = [
-            Panel(field=truth[0], title=f"Truth, {dated}", scale="field"),
-            Panel(field=again[0].assign_attrs(truth.attrs), title="Reconstruction", scale="field"),
-            Panel(
-                field=(again - truth)[0].assign_attrs(units=store.units),
-                title="Error: reconstruction minus truth",
-                kind="error",
-            ),
-        ]
+        panels = [Panel(field=truth[0], title=f"Truth, {dated}", scale="field")]
+        if system_of(plan.spec).ways:
+            again = reconstructed(network, plan, truth)
+            error = (again - truth)[0].assign_attrs(units=store.units)
+            panels += [
+                Panel(field=again[0].assign_attrs(truth.attrs), title="Reconstruction", scale="field"),
+                Panel(field=error, title="Error: reconstruction minus truth", kind="error"),
+            ]
         noise = torch.randn(2, plan.spec.latent, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             drawn = plan.scaling.to_kelvin(network.sample(noise, query(plan.geometry)).mean[..., 0])
@@ -114,7 +115,7 @@ class FieldProducts:
     def scores(
         self,
         checkpoint: Checkpoint,
-        network: VAMoH,
+        network: Model,
         store: Store,
         chosen: NDArray[np.int64],
         learned: tuple[Store, NDArray[np.int64]] | None,
@@ -122,13 +123,17 @@ class FieldProducts:
         members: int,
         seed: int,
     ) -> dict[str, Any]:
-        """Reconstructions of whole fields, and of their eastern halves given the western ones."""
+        """Reconstructions of whole fields, and of their eastern halves given the western ones; samples beside truth."""
         truth = store.field.isel(time=chosen).load()
         east = slice(truth.shape[2] // 2, None)
         half = truth.copy(deep=True)
         half[..., east] = np.nan
-        whole = {SYSTEM: reconstructed(network, checkpoint.plan, truth)}
-        completed = {SYSTEM: reconstructed(network, checkpoint.plan, half)}
+        plan = checkpoint.plan
+        ways = system_of(plan.spec).ways
+        whole, completed = (
+            {way: reconstructed(network, plan, given, steps=steps, seed=seed) for way, steps in ways.items()}
+            for given in (truth, half)
+        )
         mean = None if learned is None else _mean(*learned, truth)
         if mean is not None:
             whole["training mean"] = completed["training mean"] = mean
@@ -139,16 +144,41 @@ class FieldProducts:
         tables["completion_of_the_eastern_half"] = {
             name: skill.scores_of(field[..., east], truth[..., east]) for name, field in completed.items()
         }
+        tables["new_fields"] = _sampled(network, plan, truth, learned if mean is not None else None, seed)
         return tables
 
 
-def reconstructed(network: VAMoH, plan: Plan, fields: xr.DataArray) -> xr.DataArray:
-    """A classic model's mean of fields at the posterior's mean, given what is there of them."""
-    parts = []
-    for first in range(0, len(fields), AT_ONCE):
-        batch = batch_of(plan, fields[first : first + AT_ONCE])
+def _sampled(
+    network: Model, plan: Plan, truth: xr.DataArray, learned: tuple[Store, NDArray[np.int64]] | None, seed: int
+) -> dict[str, dict[str, float]]:
+    """The energy distance between the truth and as many new fields, and as many training fields drawn at random."""
+    lattice, rng = Lattice.of(truth), np.random.default_rng(seed)
+    noise = torch.randn(len(truth), plan.spec.latent, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        drawn = [network.sample(part, query(lattice)).mean for part in noise.split(AT_ONCE)]
+    fields: dict[str, NDArray[np.floating]] = {plan.spec.system: plan.scaling.to_kelvin(torch.cat(drawn))[..., 0]}
+    if learned is not None:
+        store, index = learned
+        picked = np.sort(rng.choice(index, len(truth), replace=len(index) < len(truth)))
+        fields["training fields"] = store.field.isel(time=picked).values.reshape(len(truth), -1)
+    area, wanted = torch.from_numpy(lattice.area), torch.from_numpy(truth.values.reshape(len(truth), -1, 1))
+    seen = torch.isfinite(wanted[..., 0])
+    found = {}
+    for name, each in fields.items():
+        known = torch.from_numpy(np.nan_to_num(each, nan=0.0))[..., None]
+        found[name] = {"energy_distance": energy_distance(known, wanted, area, seen)}
+    return found
+
+
+def reconstructed(
+    network: Model, plan: Plan, fields: xr.DataArray, *, steps: int | None = 0, seed: int = 0
+) -> xr.DataArray:
+    """A classic model's mean of fields at the inferred latent's mean, given what is there of them (`inferred`)."""
+    lattice, parts = Lattice.of(fields), []
+    latents = inferred(network, plan, batch_of(plan, fields), lattice, steps=steps, seed=seed).mean
+    for part in latents.split(AT_ONCE):
         with torch.no_grad():
-            mean = network.complete(batch, batch, torch.zeros(batch.batch_size, plan.spec.latent)).mean
+            mean = network.decode(part, query(lattice)).mean
         parts.append(plan.scaling.to_kelvin(mean[..., 0]))
     return fields.copy(data=np.concatenate(parts).reshape(fields.shape))
 

@@ -6,9 +6,12 @@ knows a kind of data: `ProductKind` does.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,24 +20,43 @@ from numpy.typing import NDArray
 
 from pipelines.data.atomic import refuse_existing, written_beside
 from pipelines.data.domain import Geometry, kind_of
-from pipelines.products.inference import STEPS, inferred
+from pipelines.products.inference import inferred
 from pipelines.products.kinds import Ask, Generated, ProductKind, products_of
 from pipelines.training.plan import Plan
 from pipelines.training.registry import load_model
-from vamoh import FunctionBatch, VAMoH
+from pipelines.training.systems import system_of
+from vamoh import FunctionBatch
+from vamoh.systems import Model
 
 POINTS = 1 << 16  # asked for at a time
 COMMON = (".nc", ".zarr", ".npz", ".png")
+Progress = Callable[[int, int], None]  # (functions that are done, functions in all); what it raises ends the work
 
 
-def sample(model: str, *, number: int = 8, resolution: float | None = None, seed: int = 0) -> xr.Dataset:
+class Opened(NamedTuple):
+    """A MODEL that is in memory already, and where it came from."""
+
+    network: Model
+    plan: Plan
+    origin: Mapping[str, str]
+
+
+def sample(
+    model: str | Opened,
+    *,
+    number: int = 8,
+    resolution: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
     """Draw new functions from a classic model's prior.
 
     Args:
-        model: MODEL, as everywhere.
+        model: MODEL, as everywhere, or one that is open.
         number: How many; the first ones are the same however many there are.
         resolution: Degrees, voxels or pixels along the longest edge; that of the training data by default.
         seed: Of the draws.
+        progress: Told of each that is done.
 
     Returns:
         Values (sample, *grid), and at every place the most probable component.
@@ -43,41 +65,85 @@ def sample(model: str, *, number: int = 8, resolution: float | None = None, seed
         ValueError: If the model downscales, or there is no such resolution.
     """
     network, plan, origin = _classic(model)
-    kind = products_of(plan.spec.domain)
-    geometry = plan.geometry if resolution is None else kind.at(plan.geometry, resolution)
-    latents = network.prior.transform(_noise(number, plan.spec.latent, seed))
-    made = [kind.evaluated(_asking(network, plan, latent), geometry) for latent in latents]
-    named = kind.named(_generated(np.stack(made)[:, None], geometry, None), plan)
-    named = named.isel(realization=0, drop=True)
-    return named.assign_attrs(_provenance(origin, plan, f"{number} samples, seed {seed}"))
+    made = _drawn(network, plan, _noise(number, plan.spec.latent, seed), resolution, progress)
+    return made.assign_attrs(_provenance(origin, plan, f"{number} samples, seed {seed}"))
+
+
+def between(
+    model: str | Opened,
+    first: int,
+    second: int,
+    shares: Sequence[float],
+    *,
+    resolution: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """The functions on the way from one sample to another.
+
+    The way is along a great circle of the noise behind them (`on_circle`), so each function on it is as probable as a
+    sample is; a straight line would lead through the middle of the prior, where there are none.
+
+    Args:
+        model: MODEL, as everywhere.
+        first, second: Numbers of two samples that `sample` draws with this seed, from 0.
+        shares: How far to go, 0 for the first one to 1 for the second.
+        resolution, seed, progress: See `sample`.
+
+    Returns:
+        Values (sample, *grid) as `sample` gives them, with the `share` of each.
+
+    Raises:
+        ValueError: If the model downscales, or there is no such resolution or way.
+    """
+    if first < 0 or second < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError("samples are numbered from 0, and the way between two of them goes from share 0 to share 1")
+    network, plan, origin = _classic(model)
+    noise = _noise(max(first, second) + 1, plan.spec.latent, seed)
+    ends = noise[first], noise[second]
+    way = torch.stack([ends[0] if first == second else on_circle(*ends, share) for share in shares])
+    made = _drawn(network, plan, way, resolution, progress)
+    made = made.assign_coords(share=(made[products_of(plan.spec.domain).values].dims[0], list(shares)))
+    told = f"{len(shares)} functions from sample {first} to sample {second}, seed {seed}"
+    return made.assign_attrs(_provenance(origin, plan, told))
+
+
+def on_circle(one: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """Noise [Z] on the way between two draws, at a share of it; of two independent standard normals, one more."""
+    angle = share * math.pi / 2
+    return math.cos(angle) * one + math.sin(angle) * other if 0 < share < 1 else (other if share else one)
 
 
 def complete(
-    model: str,
+    model: str | Opened,
     source: str | xr.DataArray,
     *,
     number: int = 4,
     resolution: float | None = None,
     reconstruct: bool = False,
-    refine: int = STEPS,
+    refine: int | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Complete functions of which a part was seen.
 
     Args:
         model: MODEL, as everywhere.
         source: A file, or an array (item, *grid), NaN where nothing was seen.
-        number: Completions of each.
+        number: Completions of each; one of a system whose completions would all be alike, which the attribute
+            `comment` says.
         resolution: See `sample`; that of the source by default.
         reconstruct: Give the model's own value everywhere; else what was seen is kept.
-        refine: Steps by which the encoder's answer is improved for each item; 0 for that alone.
+        refine: Steps by which each item is inferred (`inferred`); as the system does it best by default.
         seed: Of the draws.
+        progress: Told of each that is done.
 
     Returns:
         Values (item, realization, *grid), and at every place the most probable component.
 
     Raises:
-        ValueError: If the model downscales, or the source does not suit it, or nothing was seen of an item.
+        ValueError: If the model downscales or cannot infer, the source does not suit it, or nothing was seen of an
+            item.
     """
     network, plan, origin = _classic(model)
     kind, data = products_of(plan.spec.domain), kind_of(plan.spec.domain)
@@ -93,12 +159,12 @@ def complete(
     geometry = given if resolution is None else kind.at(given, resolution)
     batch = batch_of(plan, field)
     mean, log_scale = inferred(network, plan, batch, given, steps=refine, seed=seed)
+    alike = bool(torch.isneginf(log_scale).all())
+    number = 1 if alike else number
     noise = _noise(number, plan.spec.latent, seed)
-    rows = [
-        [kind.evaluated(_asking(network, plan, middle + width.exp() * each), geometry) for each in noise]
-        for middle, width in zip(mean, log_scale, strict=True)
-    ]
-    made = np.array(rows, dtype=np.float32)
+    latents = mean[:, None] + log_scale[:, None].exp() * noise
+    made = _evaluated(network, plan, latents.flatten(0, 1), geometry, progress)
+    made = made.reshape(len(items), number, *made.shape[1:])
     if not reconstruct:
         at = np.arange(len(given.coords)) if resolution is None else given.index_of(geometry.coords)
         kept = seen[:, at] & (at >= 0)
@@ -106,7 +172,10 @@ def complete(
         made[..., :-1] = np.where(kept[:, None, :, None], values[:, None], made[..., :-1])
     named = kind.named(_generated(made, geometry, items), plan)
     told = f"{number} {'reconstructions' if reconstruct else 'completions'} of each, seed {seed}"
-    return named.assign_attrs(_provenance(origin, plan, told))
+    attributes = _provenance(origin, plan, told)
+    if alike:
+        attributes["comment"] = f"{system_of(plan.spec).name} gives one completion of each: all would be alike"
+    return named.assign_attrs(attributes)
 
 
 def write(dataset: xr.Dataset, path: Path, domain: str, *, overwrite: bool = False) -> None:
@@ -160,11 +229,38 @@ def batch_of(plan: Plan, field: xr.DataArray) -> FunctionBatch:
     ).batch
 
 
-def _classic(model: str) -> tuple[VAMoH, Plan, dict[str, str]]:
-    checkpoint, network, origin = load_model(model)
-    if network.local is not None:
-        raise ValueError(f"{model} downscales: it has no functions of its own to give; use `vamoh downscale`")
-    return network, checkpoint.plan, origin
+def _classic(model: str | Opened) -> Opened:
+    if isinstance(model, Opened):
+        opened = model
+    else:
+        checkpoint, network, origin = load_model(model)
+        opened = Opened(network, checkpoint.plan, origin)
+    if opened.network.local is not None:
+        name = opened.origin.get("model", "the model") if isinstance(model, Opened) else model
+        raise ValueError(f"{name} downscales: it has no functions of its own to give; use `vamoh downscale`")
+    return opened
+
+
+def _drawn(
+    network: Model, plan: Plan, noise: torch.Tensor, resolution: float | None, progress: Progress | None
+) -> xr.Dataset:
+    """The functions of standard normal noise [number, Z]."""
+    kind = products_of(plan.spec.domain)
+    geometry = plan.geometry if resolution is None else kind.at(plan.geometry, resolution)
+    made = _evaluated(network, plan, network.latents(noise), geometry, progress)
+    return kind.named(_generated(made[:, None], geometry, None), plan).isel(realization=0, drop=True)
+
+
+def _evaluated(
+    network: Model, plan: Plan, latents: torch.Tensor, geometry: Geometry, progress: Progress | None
+) -> NDArray[np.float32]:
+    """Functions of latents [n, Z] on a geometry, [n, N, C + 1]."""
+    kind, made = products_of(plan.spec.domain), []
+    for done, latent in enumerate(latents, start=1):
+        made.append(kind.evaluated(_asking(network, plan, latent), geometry))
+        if progress is not None:
+            progress(done, len(latents))
+    return np.stack(made).astype(np.float32)
 
 
 def _noise(number: int, latent: int, seed: int) -> torch.Tensor:
@@ -173,7 +269,7 @@ def _noise(number: int, latent: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
-def _asking(network: VAMoH, plan: Plan, latent: torch.Tensor) -> Ask:
+def _asking(network: Model, plan: Plan, latent: torch.Tensor) -> Ask:
     """A function of one latent [Z], at any places."""
 
     @torch.no_grad()
@@ -198,10 +294,10 @@ def _generated(made: NDArray[np.float32], geometry: Geometry, items: NDArray[np.
     )
 
 
-def _provenance(origin: dict[str, str], plan: Plan, told: str) -> dict[str, str]:
+def _provenance(origin: Mapping[str, str], plan: Plan, told: str) -> dict[str, str]:
     model = f"{origin.get('model', '')} {origin.get('version', '')}".strip()
     return {
-        "source": f"VAMoH {model}".strip(),
+        "source": f"{system_of(plan.spec).name} {model}".strip(),
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} vamoh {version('vamoh')}: {told}",
         "references": "https://arxiv.org/abs/2302.06223",
         "model_data_fingerprint": plan.fingerprint,

@@ -36,16 +36,19 @@ MOST_SAMPLES = 1_000
 def reconstruction_tables(
     truth: Pictures,
     training: Pictures | None,
-    completed: Callable[[Pictures, Mask | None], Pictures],
+    completed: Callable[[Pictures, Mask | None], Pictures] | None,
     linear: LinearPictures | None,
+    *,
+    system: str = SYSTEM,
 ) -> dict[str, Table]:
     """PSNR and SSIM of reconstructions, and of completions where they were to be guessed.
 
     Args:
         truth: [n, y, x, channel], 0..255.
         training: What was learned from; None leaves the baselines out.
-        completed: The model's pictures for the truth's; what is missing is not read.
+        completed: The model's pictures for the truth's; what is missing is not read. None of one that cannot infer.
         linear: The linear baseline.
+        system: The model's name.
 
     Returns:
         {table: {system: {"psnr", "ssim"}}}.
@@ -54,16 +57,14 @@ def reconstruction_tables(
     kinds: dict[str, Mask | None] = {"reconstruction": None}
     kinds |= {name: mask(*truth.shape[1:3]) for name, mask in MISSING.items()}
     for name, missing in kinds.items():
-        guesses = {SYSTEM: completed(truth, missing)}
+        guesses = {} if completed is None else {system: completed(truth, missing)}
         if training is not None:
             guesses[MEAN] = np.broadcast_to(mean_picture(training), truth.shape)
             guesses[NEAREST] = training[nearest_pictures(training, truth, missing)]
         if linear is not None:
             guesses[LINEAR] = linear.completed(truth, missing)
-        shown = {
-            system: guess if missing is None else filled(truth, guess, missing) for system, guess in guesses.items()
-        }
-        tables[name] = {system: closeness(guess, truth, missing).to_dict() for system, guess in shown.items()}
+        shown = {each: guess if missing is None else filled(truth, guess, missing) for each, guess in guesses.items()}
+        tables[name] = {each: closeness(guess, truth, missing).to_dict() for each, guess in shown.items()}
     return tables
 
 
@@ -75,6 +76,7 @@ def sample_table(
     *,
     seed: int,
     inception: Features | None = None,
+    system: str = SYSTEM,
 ) -> tuple[Table, dict[str, Any]]:
     """How like the truth new pictures are as a whole; as many of each kind as there are of the truth, 1000 at most.
 
@@ -85,6 +87,7 @@ def sample_table(
         linear: The linear baseline.
         seed: Of what is drawn.
         inception: Features of Inception, for those who have its weights: then the FID.
+        system: The model's name.
 
     Returns:
         {system: {"frechet" or "fid", "precision", "recall"}}, and what it is of.
@@ -95,15 +98,15 @@ def sample_table(
     features: Features = ColoursAndEdges.of(training, seed) if inception is None else inception
     of_training = rng.choice(len(training), number, replace=len(training) < number)
     made = {
-        SYSTEM: sample(number),
+        system: sample(number),
         MEAN: np.broadcast_to(mean_picture(training), real.shape),
         LINEAR: linear.sample(number, rng),
         TRAINING: training[of_training],
     }
     known, table = features(real), {}
-    for system, pictures in made.items():
+    for name, pictures in made.items():
         found = features(np.clip(pictures, 0, 255).round())
         precision, recall = precision_and_recall(found, known)
         distance = frechet_distance(found, known)
-        table[system] = {(FRECHET if inception is None else FID): distance, "precision": precision, "recall": recall}
+        table[name] = {(FRECHET if inception is None else FID): distance, "precision": precision, "recall": recall}
     return table, {"pictures_of_each": number, "features": STATED if inception is None else INCEPTION}

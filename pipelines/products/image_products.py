@@ -28,7 +28,8 @@ from pipelines.products.kinds import Ask, Generated
 from pipelines.products.linear_pictures import LinearPictures
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from pipelines.training.systems import system_of
+from vamoh.systems import Model
 
 COMPLETIONS = 8  # of each picture that are averaged to be scored, at most
 LARGEST_SIDE = 4096
@@ -102,16 +103,17 @@ class ImageProducts:
                 drawn.append(Row(tiles=[components(one) for one in mapped[:_WIDE]]))
         return sheet(drawn, num_components=dataset["component"].attrs["num_components"] if few else 0)
 
-    def illustration(self, checkpoint: Checkpoint, network: VAMoH, store: Store, sample: int) -> Figure:
+    def illustration(self, checkpoint: Checkpoint, network: Model, store: Store, sample: int) -> Figure:
         """A picture, its reconstruction and completions, and new pictures at 1, 2 and 4 times the resolution."""
         plan = checkpoint.plan
         truth = store.field.isel(image=[sample]).load()
         name, mapped = str(truth["image"].values[0]), "components of\nthe first"
         captions = ["truth", "seen", *(f"completion {number + 1}" for number in range(_SHOWN_COMPLETIONS)), mapped]
         rows = []
-        for title, mask in (("whole", None), ("patch missing", middle_patch), ("half missing", lower_half)):
+        shown_of = (("whole", None), ("patch missing", middle_patch), ("half missing", lower_half))
+        for title, mask in shown_of if system_of(plan.spec).ways else ():
             missing = None if mask is None else mask(*truth.shape[1:3])
-            seen = _hidden(truth, missing)
+            seen = hidden(truth, missing)
             made, index = _completions(network, plan, seen, members=_SHOWN_COMPLETIONS, seed=0)
             given = made[0] if missing is None else filled(truth.values, made[0], missing)
             tiles = [shown(truth[0].values), shown(seen[0].values), *(shown(one) for one in given)]
@@ -119,7 +121,7 @@ class ImageProducts:
             captions = []
         noise = _noise(network, _SHOWN_SAMPLES, 0)
         with torch.no_grad():
-            latents = network.prior.transform(noise)
+            latents = network.latents(noise)
         box = Box(plan.geometry.shape)
         captions = [*(f"new {number + 1}" for number in range(_SHOWN_SAMPLES)), mapped]
         for factor in (1, 2, 4):
@@ -134,7 +136,7 @@ class ImageProducts:
     def scores(
         self,
         checkpoint: Checkpoint,
-        network: VAMoH,
+        network: Model,
         store: Store,
         chosen: NDArray[np.int64],
         learned: tuple[Store, NDArray[np.int64]] | None,
@@ -156,11 +158,14 @@ class ImageProducts:
         linear = None if training is None else LinearPictures.of(training, plan.spec.latent, seed)
 
         def completed(_: NDArray[Any], missing: Mask | None) -> NDArray[np.float32]:
-            seen = _hidden(truth, missing)
+            seen = hidden(truth, missing)
             number = 0 if missing is None else min(members, COMPLETIONS)
             return _completions(network, plan, seen, members=number, seed=seed)[0].mean(axis=1)
 
-        result: dict[str, Any] = dict(reconstruction_tables(truth.values, training, completed, linear))
+        system, infers = plan.spec.system, bool(system_of(plan.spec).ways)
+        result: dict[str, Any] = dict(
+            reconstruction_tables(truth.values, training, completed if infers else None, linear, system=system)
+        )
         if training is None or linear is None:
             return result | {"note": "baselines and scores of new pictures need the training store: --reference"}
         if len(truth) < 4:
@@ -169,7 +174,7 @@ class ImageProducts:
         def sample(number: int) -> NDArray[np.float32]:
             noise = _noise(network, number, seed)
             with torch.no_grad():
-                latents = network.prior.transform(noise)
+                latents = network.latents(noise)
             return _decoded(network, plan, latents, Box(truth.shape[1:3]))[0]
 
         table, about = sample_table(
@@ -179,11 +184,12 @@ class ImageProducts:
             linear,
             seed=seed,
             inception=network_features,
+            system=system,
         )
         return result | {"new_pictures": table} | about
 
 
-def _hidden(truth: xr.DataArray, missing: Mask | None) -> xr.DataArray:
+def hidden(truth: xr.DataArray, missing: Mask | None) -> xr.DataArray:
     """Pictures as float32, NaN where missing."""
     seen = truth.astype(np.float32)
     return seen if missing is None else seen.where(xr.DataArray(~missing, dims=("y", "x")))
@@ -194,14 +200,14 @@ def _training(store: Store, learned: NDArray[np.int64], truth: xr.DataArray) -> 
     return store.field.isel(image=learned).values if store.field.shape[1:] == truth.shape[1:] else None
 
 
-def _noise(network: VAMoH, number: int, seed: int) -> torch.Tensor:
+def _noise(network: Model, number: int, seed: int) -> torch.Tensor:
     """Standard normal [number, Z]."""
     return torch.randn(number, network.spec.latent, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def _completions(
-    network: VAMoH, plan: Plan, seen: xr.DataArray, *, members: int, seed: int
+    network: Model, plan: Plan, seen: xr.DataArray, *, members: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pictures [n, R, y, x, channel] from as many draws of the posterior, and their components; of its mean for 0."""
     box = Box(seen.shape[1:3])
@@ -217,7 +223,7 @@ def _completions(
 
 @torch.no_grad()
 def _decoded(
-    network: VAMoH, plan: Plan, latents: torch.Tensor, box: Box
+    network: Model, plan: Plan, latents: torch.Tensor, box: Box
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pictures [n, y, x, channel], 0..255, and the most probable component [n, y, x]."""
     where, made, maps = query(box), [], []
@@ -228,7 +234,7 @@ def _decoded(
     return np.concatenate(made).astype(np.float32), np.concatenate(maps)
 
 
-def _parts(count: int, network: VAMoH, box: Box) -> Iterator[slice]:
+def _parts(count: int, network: Model, box: Box) -> Iterator[slice]:
     """Pictures that are decoded at a time."""
     together = max(1, _DECODED // (network.spec.components * int(np.prod(box.shape))))
     for first in range(0, count, together):

@@ -1,4 +1,4 @@
-"""What a classic model infers of functions that were seen in whole or in part: q(z | X, Y), improved for each."""
+"""What a model infers of functions that were seen in whole or in part: q(z | X, Y), as its system does it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from torch import Tensor
 
 from pipelines.data.domain import Draw, Geometry, kind_of
 from pipelines.training.plan import Plan
-from vamoh import FunctionBatch, VAMoH
+from pipelines.training.systems import system_of
+from vamoh import FunctionBatch
 from vamoh.model import Posterior
-from vamoh.refinement import refined
+from vamoh.refinement import STEPS as STEPS
+from vamoh.systems import Model
 
-STEPS = 60  # of the ascent; more gave nothing on chairs
 POINTS = 512  # that a step reads of a function; twice as many gave nothing
 AT_ONCE = 16  # functions
 
 
 def inferred(
-    network: VAMoH, plan: Plan, batch: FunctionBatch, geometry: Geometry, *, steps: int, seed: int
+    network: Model, plan: Plan, batch: FunctionBatch, geometry: Geometry, *, steps: int | None, seed: int
 ) -> Posterior:
     """The posterior of every function of a batch.
 
@@ -27,19 +28,22 @@ def inferred(
         network, plan: The model.
         batch: What was seen, in the model's units, on all points of the geometry.
         geometry: Of these points.
-        steps: Of the ascent that follows the encoder's answer; 0 for that alone.
-        seed: Of the points and the latents of that ascent.
+        steps: VAMoH's, by which the encoder's answer is improved, 0 for that alone; Functa's, of gradient descent; as
+            the system does it best where none are given.
+        seed: Of the points and the latents of these steps.
+
+    Raises:
+        ValueError: If the system cannot infer.
     """
     cell = None if geometry.cell is None else torch.tensor(geometry.cell, dtype=batch.coords.dtype)
     parts = []
     for first in range(0, batch.batch_size, AT_ONCE):
         some = batch.rows(first, first + AT_ONCE)
-        with torch.no_grad():
-            begun = network.posterior(some)
         rng = np.random.default_rng((seed, first))
         draw = _Points(some, geometry, kind_of(plan.spec.domain).draw, rng)
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        parts.append(refined(network, some, begun, draw, steps=steps, cell=cell, generator=chance))
+        infer = system_of(plan.spec).infer
+        parts.append(infer(network, some, draw, steps=steps, cell=cell, generator=chance))
     mean, log_scale = (torch.cat(each) for each in zip(*parts, strict=True))
     return Posterior(mean, log_scale)
 

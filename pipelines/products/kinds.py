@@ -21,7 +21,7 @@ from pipelines.data.domain import Geometry
 from pipelines.data.store import Store
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from vamoh.systems import Model
 
 # Places [n, D] -> what a function is there [n, C + 1]: its values in the store's units, and its component's number.
 Ask = Callable[[NDArray[np.floating]], NDArray[np.float32]]
@@ -78,13 +78,13 @@ class ProductKind(Protocol):
     def figure(self, dataset: xr.Dataset) -> Figure:
         """A picture of such a data set."""
 
-    def illustration(self, checkpoint: Checkpoint, network: VAMoH, store: Store, sample: int) -> Figure:
+    def illustration(self, checkpoint: Checkpoint, network: Model, store: Store, sample: int) -> Figure:
         """What a model that was just trained makes of a sample of its store."""
 
     def scores(
         self,
         checkpoint: Checkpoint,
-        network: VAMoH,
+        network: Model,
         store: Store,
         chosen: NDArray[np.int64],
         learned: tuple[Store, NDArray[np.int64]] | None,

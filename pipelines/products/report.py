@@ -123,7 +123,7 @@ def write_report(
         summary=escape(summary),
         headline=_headline(scores_table, units, reference),
         scores=_table(scores_table, units, reference),
-        figures="\n".join(_figure(*figure) for figure in figures),
+        figures="\n".join(figure_of(*figure) for figure in figures),
         tables="\n".join(map(_further, tables)),
         provenance="\n".join(
             f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items()
@@ -223,7 +223,8 @@ def _change(score: float | None, base: float) -> str:
     return f"{percent:+d}&nbsp;%".replace("-", "−") if percent else "0&nbsp;%"
 
 
-def _figure(title: str, caption: str, figure: Figure) -> str:
+def figure_of(title: str, caption: str, figure: Figure) -> str:
+    """A figure within the page, with what to see in it below."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
     data = base64.b64encode(image.getvalue()).decode("ascii")

@@ -32,7 +32,6 @@ from pipelines.products.ensemble import Downscaler, draw_member
 from pipelines.products.server_guard import guard_next_server
 from pipelines.products.targets import Target, check_inside
 from pipelines.training.checkpoint import load_checkpoint
-from pipelines.training.plan import BOUNDED
 from vamoh import FunctionBatch
 
 Array = NDArray[np.float64]
@@ -210,7 +209,7 @@ def _completed(teller: Downscaler, question: Question, part: slice) -> NDArray[n
     """The mixture's mean for latents of the posterior; members differ by their latents alone."""
     plan, model = teller.checkpoint.plan, teller.model
     scaled = plan.scaling.to_model(question.values[part])
-    scaled = scaled.clamp(0, 1) if plan.spec.likelihood in BOUNDED else scaled
+    scaled = scaled.clamp(0, 1) if plan.spec.bounded else scaled
     batch = FunctionBatch(
         coords=_coords(question.coords[part][0]), values=scaled[..., None], observed=torch.isfinite(scaled)
     )

@@ -16,10 +16,12 @@ from pipelines.data.shapes import AXES
 from pipelines.data.store import Store
 from pipelines.products import coarse_to_fine
 from pipelines.products.generate import batch_of
-from pipelines.products.inference import STEPS, inferred
+from pipelines.products.inference import inferred
 from pipelines.products.shading import picture
 from pipelines.training.checkpoint import Checkpoint
-from vamoh import FunctionBatch, VAMoH
+from pipelines.training.systems import system_of
+from vamoh import FunctionBatch
+from vamoh.systems import Model
 
 SHOWN, ACROSS = 32, 8  # shapes of a montage, and how many stand side by side
 SEED = 0
@@ -40,42 +42,38 @@ def montage(dataset: xr.Dataset) -> Figure:
     if several:
         names = [str(name) for name in dataset["shape"].values]
         titles = [names[number // across] if number % across == 0 else "" for number in range(len(images))]
-    return _figure(images, titles, across)
+    return rows_of(images, titles, across)
 
 
-def illustration(checkpoint: Checkpoint, network: VAMoH, store: Store, sample: int) -> Figure:
+def illustration(checkpoint: Checkpoint, network: Model, store: Store, sample: int) -> Figure:
     """A shape, its reconstruction, its lower half, what the model adds to that (orange), and shapes from the prior."""
     plan = checkpoint.plan
     truth = store.field.isel(shape=[sample]).load().astype(np.float32)
     half = truth.copy(deep=True)
     half[..., truth.sizes["z"] // 2 :] = np.nan
     box = Box(truth.shape[1:])
-    made = []
-    for field in (truth, half):
-        batch = batch_of(plan, field)
-        made.append(decoded(network, inferred(network, plan, batch, box, steps=STEPS, seed=SEED).mean, box)[0, ..., 0])
+    images, titles = [picture(truth.values[0])], ["Truth"]
+    if system_of(plan.spec).ways:
+        made = []
+        for field in (truth, half):
+            latents = inferred(network, plan, batch_of(plan, field), box, steps=None, seed=SEED).mean
+            made.append(decoded(network, latents, box)[0, ..., 0])
+        seen = np.isfinite(half.values[0])
+        images += [
+            picture(made[0]),
+            picture(np.where(seen, truth.values[0], 0)),
+            picture(np.where(seen, truth.values[0], made[1]), tint=(~seen).astype(np.float32)),
+        ]
+        titles += ["Reconstruction", "What is kept", "Completed"]
     noise = torch.randn(4, plan.spec.latent, generator=torch.Generator().manual_seed(SEED))
     with torch.no_grad():
-        drawn = decoded(network, network.prior.transform(noise), box)
-    seen = np.isfinite(half.values[0])
-    images = [
-        picture(truth.values[0]),
-        picture(made[0]),
-        picture(np.where(seen, truth.values[0], 0)),
-        picture(np.where(seen, truth.values[0], made[1]), tint=(~seen).astype(np.float32)),
-        *[picture(each[..., 0], each[..., 1].astype(int)) for each in drawn],
-    ]
-    titles = [
-        "Truth",
-        "Reconstruction",
-        "What is kept",
-        "Completed",
-        *[f"Sample {n}, by component" for n in range(1, 5)],
-    ]
-    return _figure(images, titles, 4)
+        drawn = decoded(network, network.latents(noise), box)
+    images += [picture(each[..., 0], each[..., 1].astype(int)) for each in drawn]
+    titles += [f"Sample {n}, by component" for n in range(1, 5)]
+    return rows_of(images, titles, 4)
 
 
-def decoded(network: VAMoH, latents: torch.Tensor, box: Box, whole: int = coarse_to_fine.WHOLE) -> NDArray[np.float32]:
+def decoded(network: Model, latents: torch.Tensor, box: Box, whole: int = coarse_to_fine.WHOLE) -> NDArray[np.float32]:
     """Functions of latents [B, Z] on a box: probability and component [B, x, y, z, 2], finely where the surface is."""
     found = []
     for latent in latents:
@@ -92,7 +90,7 @@ def decoded(network: VAMoH, latents: torch.Tensor, box: Box, whole: int = coarse
     return np.stack(found)
 
 
-def _figure(images: Sequence[NDArray[np.float32]], titles: Sequence[str], across: int) -> Figure:
+def rows_of(images: Sequence[NDArray[np.float32]], titles: Sequence[str], across: int) -> Figure:
     """Pictures in rows."""
     down = -(-len(images) // across)
     figure = Figure(figsize=(1.7 * across, 1.85 * down), layout="constrained")

@@ -24,7 +24,7 @@ from pipelines.products.shape_inputs import read_shapes
 from pipelines.products.shape_scores import scores
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from vamoh.systems import Model
 
 
 class ShapeProducts:
@@ -75,14 +75,14 @@ class ShapeProducts:
         """A montage: a row for each shape where there are several realizations of it."""
         return montage(dataset)
 
-    def illustration(self, checkpoint: Checkpoint, network: VAMoH, store: Store, sample: int) -> Figure:
+    def illustration(self, checkpoint: Checkpoint, network: Model, store: Store, sample: int) -> Figure:
         """A shape, its reconstruction, its completion from a half, and shapes from the prior."""
         return illustration(checkpoint, network, store, sample)
 
     def scores(
         self,
         checkpoint: Checkpoint,
-        network: VAMoH,
+        network: Model,
         store: Store,
         chosen: NDArray[np.int64],
         learned: tuple[Store, NDArray[np.int64]] | None,

@@ -22,26 +22,21 @@ from pipelines.data.box import Box
 from pipelines.data.shapes import as_field
 from pipelines.data.store import Store
 from pipelines.products.generate import batch_of
-from pipelines.products.inference import STEPS, inferred
+from pipelines.products.inference import inferred
 from pipelines.products.shape_distances import POINTS, Solids, distances, f1, iou, likeness, surface_points
 from pipelines.products.shape_figures import decoded
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from pipelines.training.systems import system_of
+from vamoh.systems import Model
 
-SYSTEM, ALONE, NEAREST, MEAN, TRAINING = (
-    "vamoh",
-    "vamoh, the encoder alone",
-    "nearest training shape",
-    "training mean",
-    "training shapes",
-)
+NEAREST, MEAN, TRAINING = "nearest training shape", "training mean", "training shapes"
 LEVEL = 0.5
 Tables = dict[str, dict[str, dict[str, float]]]
 
 
 def scores(
     plan: Plan,
-    network: VAMoH,
+    network: Model,
     store: Store,
     chosen: NDArray[np.int64],
     learned: tuple[Store, NDArray[np.int64]] | None,
@@ -61,23 +56,25 @@ def scores(
     training = None if learned is None else _training(*learned, box)
     hidden = hidden_halves(len(truth), box.shape)
     tables: Tables = {"reconstruction": {}, "completion_of_a_hidden_half": {}}
-    for name, steps in ((SYSTEM, STEPS), (ALONE, 0)):
+    ways = system_of(plan.spec).ways
+    for name, steps in ways.items():
         latents = _latents(plan, network, truth, None, steps, seed)
         made = decoded(network, latents, box)[..., 0] > LEVEL
         tables["reconstruction"][name] = overlap(made, truth)
-        if steps:
+        if name == plan.spec.system:
             tables["finer"] = {name: _finer(network, latents, box, truth, made)}
         made = decoded(network, _latents(plan, network, truth, hidden, steps, seed), box)[..., 0] > LEVEL
         tables["completion_of_a_hidden_half"][name] = overlap(made, truth, hidden)
     if training is not None:
         everywhere = np.zeros_like(hidden)
-        mean = np.broadcast_to(_mean_shape(training), truth.shape)
+        mean = np.broadcast_to(mean_shape(training), truth.shape)
         for table, left in (("reconstruction", everywhere), ("completion_of_a_hidden_half", hidden)):
             found = training[nearest(truth, training, ~left)]
             of = left if left.any() else None
             tables[table] |= {NEAREST: overlap(found, truth, of), MEAN: overlap(mean, truth, of)}
-    tables["samples"] = _samples(network, plan.spec.latent, box, truth, training, seed)
-    return {**tables, "refinement_steps": STEPS, "surface_points": POINTS}
+    tables["samples"] = _samples(network, plan.spec.system, box, truth, training, seed)
+    taken = {"refinement_steps": ways[plan.spec.system]} if ways else {}
+    return {**tables, **taken, "surface_points": POINTS}
 
 
 def overlap(made: Solids, truth: Solids, where: Solids | None = None) -> dict[str, float]:
@@ -114,7 +111,7 @@ def _training(store: Store, learned: NDArray[np.int64], box: Box) -> Solids | No
     return np.asarray(store.field.isel(shape=learned).values > LEVEL)
 
 
-def _latents(plan: Plan, network: VAMoH, truth: Solids, hidden: Solids | None, steps: int, seed: int) -> torch.Tensor:
+def _latents(plan: Plan, network: Model, truth: Solids, hidden: Solids | None, steps: int, seed: int) -> torch.Tensor:
     """The posterior's means, given what is not hidden."""
     values = truth.astype(np.float32)
     if hidden is not None:
@@ -123,7 +120,7 @@ def _latents(plan: Plan, network: VAMoH, truth: Solids, hidden: Solids | None, s
     return inferred(network, plan, batch, Box(truth.shape[1:]), steps=steps, seed=seed).mean
 
 
-def _finer(network: VAMoH, latents: torch.Tensor, box: Box, truth: Solids, made: Solids) -> dict[str, float]:
+def _finer(network: Model, latents: torch.Tensor, box: Box, truth: Solids, made: Solids) -> dict[str, float]:
     """The same functions on twice as many cells along each axis."""
     fine = Box(tuple(2 * size for size in box.shape))
     divided = truth.repeat(2, axis=1).repeat(2, axis=2).repeat(2, axis=3)
@@ -135,17 +132,17 @@ def _finer(network: VAMoH, latents: torch.Tensor, box: Box, truth: Solids, made:
 
 
 def _samples(
-    network: VAMoH, latent: int, box: Box, truth: Solids, training: Solids | None, seed: int
+    network: Model, system: str, box: Box, truth: Solids, training: Solids | None, seed: int
 ) -> dict[str, dict[str, float]]:
     """New shapes beside the test shapes, and what is trivially generated beside them."""
     rng = np.random.default_rng((seed, 1))
-    noise = torch.from_numpy(rng.standard_normal((len(truth), latent)).astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal((len(truth), network.spec.latent)).astype(np.float32))
     with torch.no_grad():
-        drawn = decoded(network, network.prior.transform(noise), box)[..., 0]
-    systems = {SYSTEM: drawn > LEVEL}
+        drawn = decoded(network, network.latents(noise), box)[..., 0]
+    systems = {system: drawn > LEVEL}
     if training is not None:
         picked = rng.choice(len(training), len(truth), replace=len(training) < len(truth))
-        systems |= {TRAINING: training[picked], MEAN: _mean_shape(training)[None].repeat(len(truth), axis=0)}
+        systems |= {TRAINING: training[picked], MEAN: mean_shape(training)[None].repeat(len(truth), axis=0)}
     reference = [surface_points(solid, POINTS, rng) for solid in truth]
     among_truth = distances(reference)
     found = {}
@@ -163,7 +160,7 @@ def _samples(
     return found
 
 
-def _mean_shape(training: Solids) -> Solids:
+def mean_shape(training: Solids) -> Solids:
     """The training shapes' mean, cut where it has their mean volume: at one half hardly anything is solid."""
     mean = training.mean(axis=0)
     return np.asarray(mean >= np.quantile(mean, 1 - training.mean()))

@@ -13,6 +13,7 @@ from pipelines.data.times import label
 from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.training.leverage import predictions
 from pipelines.training.validation import read_samples
+from vamoh import VAMoH
 from vamoh.conformal import SURE, ConformalMap, conformal_map, most_probable
 
 
@@ -42,6 +43,7 @@ def calibrate(folder: Path, store: Store, held: Index) -> ConformalMap:
     """
     check_calibration(held)
     checkpoint, model = load_checkpoint(folder)
+    assert isinstance(model, VAMoH)
     plan, leverage = checkpoint.plan, checkpoint.leverage
     if leverage is None:
         raise ValueError("--calibrate is of members that downscale: this model has no context, or no law of members")

@@ -13,12 +13,15 @@ from pipelines.data.fields import steps
 from pipelines.data.sphere import EARTH_RADIUS_KM
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
+from pipelines.training.systems import system_of
+from vamoh.systems import Model
 
 Facts = dict[str, Any]
 # What a card tells, section by section, by the names of the facts.
 SECTIONS = {
-    "Model": ("model", "version", "aliases", "created", "description", "task", "variable", "units", "parameters"),
+    "Model": (
+        "model", "version", "aliases", "created", "description", "system", "task", "variable", "units", "parameters",
+    ),
     "Data": (
         "store", "source", "license", "data_fingerprint", "grid", "region", "statics", "trained_from", "trained_to",
         "train", "validation", "test",
@@ -29,7 +32,7 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def facts_of(checkpoint: Checkpoint, network: VAMoH) -> Facts:
+def facts_of(checkpoint: Checkpoint, network: Model) -> Facts:
     """What a checkpoint knows of itself."""
     plan = checkpoint.plan
     context, split = plan.config.context, plan.config.split
@@ -37,7 +40,8 @@ def facts_of(checkpoint: Checkpoint, network: VAMoH) -> Facts:
     fitted, law = checkpoint.calibration, checkpoint.random_field
     return {
         "description": plan.config.description,
-        "task": "whole functions: samples, completions" if network.local is None else "downscaling",
+        "system": system_of(plan.spec).name,
+        "task": _task(plan, network),
         "variable": plan.variable,
         "units": "K",
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -77,7 +81,9 @@ def limits(plan: Plan) -> list[str]:
         f"It learned from {where}: nothing local is known elsewhere.",
     ]
     if context is None:
-        return [*found, "It reconstructs, completes and samples whole functions; it does not downscale."]
+        infers = "reconstructs, completes and " if system_of(plan.spec).ways else ""
+        unable = "it does not downscale" if infers else "it infers none, and does not downscale"
+        return [*found, f"It {infers}samples whole functions; {unable}."]
     low, high = (steps(plan.lattice, factor) for factor in context.factors)
     inputs = low if low == high else f"{low} to {high}"
     return [
@@ -85,6 +91,13 @@ def limits(plan: Plan) -> list[str]:
         f"It was taught on input of {inputs} degrees; other input is a warning in what it writes.",
         f"Its truth has {steps(plan.lattice, 1)} degrees: on much finer grids it interpolates smoothly.",
     ]
+
+
+def _task(plan: Plan, network: Model) -> str:
+    """What the model does."""
+    if network.local is not None:
+        return "downscaling"
+    return f"whole functions: samples{', completions' if system_of(plan.spec).ways else ''}"
 
 
 def as_markdown(facts: Mapping[str, Any]) -> str:

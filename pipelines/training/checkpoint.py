@@ -31,10 +31,10 @@ from pipelines.data.normalize import Statistics
 from pipelines.data.sphere import Lattice
 from pipelines.data.static import StaticField
 from pipelines.training.plan import Plan
-from vamoh import VAMoH
 from vamoh.conformal import ConformalMap
 from vamoh.leverage import Leverage
 from vamoh.random_field import RandomField
+from vamoh.systems import Model, new_model
 
 FORMAT = 1
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError)
@@ -83,7 +83,7 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(
-    checkpoint: Checkpoint, weights: VAMoH, *, training: tuple[VAMoH, torch.optim.Optimizer] | None = None
+    checkpoint: Checkpoint, weights: Model, *, training: tuple[Model, torch.optim.Optimizer] | None = None
 ) -> Snapshot:
     """Copy to memory what a checkpoint holds.
 
@@ -130,15 +130,15 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
 def save_checkpoint(
     folder: Path,
     checkpoint: Checkpoint,
-    weights: VAMoH,
+    weights: Model,
     *,
-    training: tuple[VAMoH, torch.optim.Optimizer] | None = None,
+    training: tuple[Model, torch.optim.Optimizer] | None = None,
 ) -> None:
     """Write a checkpoint now: `take_snapshot` and `write_checkpoint`."""
     write_checkpoint(folder, take_snapshot(checkpoint, weights, training=training))
 
 
-def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
+def load_checkpoint(folder: Path) -> tuple[Checkpoint, Model]:
     """Read a checkpoint: its description, and its model ready to be used.
 
     Raises:
@@ -160,14 +160,14 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, VAMoH]:
         fields |= load_file(folder / "leverage.safetensors") if tree.get("leverage") else {}
         fields |= load_file(folder / "statics.safetensors") if tree.get("statics") else {}
         checkpoint, vertices = _read(tree, fields)
-        model = VAMoH(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
+        model = new_model(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except _DAMAGE as error:
         raise _unreadable(folder, error) from error
     return checkpoint, model.eval()
 
 
-def load_training(folder: Path, model: VAMoH, optimizer: torch.optim.Optimizer) -> None:
+def load_training(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
     """Put the raw weights and the optimiser's moments back, in place.
 
     Raises:
@@ -218,7 +218,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def _describe(checkpoint: Checkpoint, model: VAMoH) -> dict[str, Any]:
+def _describe(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:
     plan = checkpoint.plan
     grids = () if model.local is None else tuple(len(table) for table in model.local.grids.tables)
     return {

@@ -12,7 +12,6 @@ from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_trai
 from pipelines.training.plan import Plan
 from pipelines.training.step import (
     Drawn,
-    Objective,
     differentiate,
     make_optimizer,
     refuse_unless_finite,
@@ -21,6 +20,7 @@ from pipelines.training.step import (
     together,
     update_average,
 )
+from pipelines.training.systems import system_of
 
 
 class Learner:
@@ -49,15 +49,16 @@ class Learner:
         start: Path | None = None,
     ) -> None:
         self.config, self.steps, self.device, self._world_size = plan.config.training, steps, device, world_size
+        system = system_of(plan.spec)
         self.model = plan.new_model().to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = make_optimizer(self.model, self.config)
+        self.optimizer = make_optimizer(system.groups(self.model, self.config))
         self.began_at: Checkpoint | None = None
         if start is not None:
             self.began_at, weights = load_checkpoint(start)
             load_training(start, self.model, self.optimizer)
             self.average.load_state_dict(weights.state_dict())
-        self._objective: nn.Module = Objective(self.model, self.config, num_samples)
+        self._objective: nn.Module = system.objective(self.model, self.config, num_samples)
         if self.config.compile:
             self._objective.compile(dynamic=False)  # a batch has one shape, or two where the last is smaller
         if world_size > 1:

@@ -16,21 +16,22 @@ from typing import Any
 
 import torch
 
-from pipelines.config import SIGNS, TrainingConfig
+from pipelines.config import TrainingConfig
 from pipelines.data.domain import kind_of
 from pipelines.data.split import Split
 from pipelines.data.store import open_store
 from pipelines.data.stored import ChunkError
 from pipelines.data.stream import FieldStream, Index, Samples
+from pipelines.quantities import SIGNS
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.folder import Progress, RunFolder
 from pipelines.training.learner import Learner
-from pipelines.training.members import fit_members
 from pipelines.training.plan import Plan
 from pipelines.training.record import Record
 from pipelines.training.step import Drawn, draw
+from pipelines.training.systems import Share, system_of
 from pipelines.training.tracking import Tracking
-from pipelines.training.validation import VALIDATION_BATCH, read_samples, validate, validation_metrics
+from pipelines.training.validation import VALIDATION_BATCH
 from pipelines.training.writer import CheckpointError
 
 
@@ -126,6 +127,7 @@ class Worker:
     ) -> None:
         self.task, self.plan, self.rank, self.world_size = task, task.plan, rank, world_size
         self.config: TrainingConfig = self.plan.config.training
+        self.system = system_of(self.plan.spec)
         torch.set_num_threads(self.config.threads or max(1, (os.cpu_count() or 1) // beside))
         self.store = open_store(task.store, skip_corrupt=task.skip_corrupt)
         self.stream = FieldStream(
@@ -160,7 +162,7 @@ class Worker:
             self._go_on_from(self.learner.began_at)
 
     def run(self, report: Callable[[dict[str, Any]], None], *, durable: bool = False) -> None:
-        """Train, validate and keep; then fit the members' random field on the best weights."""
+        """Train, validate and keep; then fit to the best weights what is fitted at the end."""
         while self.epoch < self.config.epochs and not (self.config.patience and self.stale >= self.config.patience):
             self._train_epoch()
             if self.stopping:
@@ -179,8 +181,8 @@ class Worker:
         if self.record is not None:
             self.record.flush()
         if not self.stopping:
-            if self.record is not None and self.plan.config.context is not None:
-                fit_members(self.task.folder.best, self.store, self.held)
+            if self.record is not None:
+                self.system.finish(self.task.folder.best, self.store, self.held)
             report({**self.metrics, "epoch": self.epoch})
 
     def close(self) -> None:
@@ -284,17 +286,8 @@ class Worker:
     def _validate(self) -> bool:
         """Score the averaged weights; whether they are the best so far."""
         held = self.held if len(self.task.split.validation) else self.held[:VALIDATION_BATCH]
-        sums = validate(
-            self.learner.average,
-            read_samples(self.store, held, rank=self.rank, world_size=self.world_size),
-            self.plan.framing,
-            self.plan.geometry,
-            members=self.config.members,
-            seed=self.plan.config.seed,
-        )
-        if self.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        self.metrics |= validation_metrics(sums)
+        share = Share(store=self.store, held=held, learned=self.task.split.train, rank=self.rank, of=self.world_size)
+        self.metrics |= self.system.validate(self.learner.average, self.plan, share)
         score = SIGNS[self.config.select] * self.metrics[self.config.select]
         better = score < self.best
         self.best = min(self.best, score)

@@ -27,6 +27,7 @@ from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.training.leverage import Predicted, fit_leverage, fit_stretch, predictions
 from pipelines.training.plan import split_of
 from pipelines.training.validation import read_samples
+from vamoh import VAMoH
 from vamoh.leverage import Stretch
 from vamoh.random_field import RandomField
 
@@ -44,6 +45,7 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
         held: [n] positions of samples that it was not trained on.
     """
     checkpoint, model = load_checkpoint(folder)
+    assert isinstance(model, VAMoH)
     framing, lattice, seed = checkpoint.plan.downscaling, checkpoint.plan.lattice, checkpoint.plan.config.seed
     learned = spaced(split_of(checkpoint.plan.config, store).train, LEVERAGE_FIELDS)
     held = spaced(held, FITTED_FIELDS)
@@ -52,7 +54,7 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
     def predicted() -> Iterator[Predicted]:
         return predictions(model, read_samples(store, held), framing, lattice, leverage=leverage, seed=seed)
 
-    normal = checkpoint.plan.spec.likelihood == "normal"
+    normal = model.spec.likelihood == "normal"
     stretch = fit_stretch(predicted(), lattice.area, seed=seed) if normal else Stretch()
     scores, hours, weights = normal_scores(predicted(), stretch)
     law = fit_random_field(scores, hours, lattice, seed=seed, weights=weights)

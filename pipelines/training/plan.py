@@ -14,7 +14,7 @@ from pipelines.config import Config
 from pipelines.data.background import Background, spaced_fields
 from pipelines.data.batches import Framing, Kind
 from pipelines.data.coarsening import drawn_places
-from pipelines.data.domain import Geometry, Scaling, kind_of
+from pipelines.data.domain import Geometry, Scaling, evenly, kind_of
 from pipelines.data.means import block_means
 from pipelines.data.normalize import Statistics, statistics
 from pipelines.data.sphere import NUM_SUN_COVARIATES, Lattice
@@ -22,11 +22,11 @@ from pipelines.data.split import Split
 from pipelines.data.static import StaticField, lapse, open_statics, with_slopes
 from pipelines.data.store import Store
 from pipelines.data.whole import WholeFraming
-from vamoh import ModelSpec, VAMoH
+from vamoh.spec import ModelSpec
+from vamoh.systems import Model, Spec, new_model
 
 SAMPLED_FIELDS = 64
 TUNED_SETS = 4
-BOUNDED = ("bernoulli", "continuous_bernoulli", "discretised_logistic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Plan:
     """
 
     config: Config
-    spec: ModelSpec
+    spec: Spec
     scaling: Scaling
     statistics: Statistics
     geometry: Geometry
@@ -75,10 +75,10 @@ class Plan:
         return WholeFraming(
             scaling=self.scaling,
             points=self.config.training.points,
-            bounded=self.spec.likelihood in BOUNDED,
+            bounded=self.spec.bounded,
             hidden=self.config.training.hidden,
             stretch=self.config.training.stretch,
-            draw=kind_of(self.spec.domain).draw,
+            draw=evenly if self.spec.even_points else kind_of(self.spec.domain).draw,
         )
 
     @property
@@ -96,10 +96,10 @@ class Plan:
             statics=self.statics,
         )
 
-    def new_model(self) -> VAMoH:
+    def new_model(self) -> Model:
         """The model at its start."""
         support = None if self.spec.local is None else support_points(self.lattice)
-        return VAMoH(self.spec, support=support, seed=self.config.seed)
+        return new_model(self.spec, support=support, seed=self.config.seed)
 
 
 def split_of(config: Config, store: Store) -> Split:
@@ -134,7 +134,8 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
     numbers = statistics(store.field.isel({store.field.dims[0]: split.train}))
     if statics and config.context is None:
         raise ValueError("--static is for downscaling: the classic model is told nothing but the field")
-    spec, scaling, background = config.model, None, None
+    spec: Spec = config.model
+    background: Background | None = None
     told: tuple[StaticField, ...] = ()
     if config.context is not None and spec.local is not None:
         if not isinstance(geometry, Lattice):
@@ -164,8 +165,10 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
     else:
         if config.training.stretch and isinstance(geometry, Lattice):
             raise ValueError("training.stretch is for shapes and pictures: a field on the sphere stays where it is")
-        scaling = kind.scaling(numbers, bounded=spec.likelihood in BOUNDED)
+        scaling = kind.scaling(numbers, bounded=spec.unit_interval)
         spec = replace(spec, channels=kind.channels(store.field))
+        if isinstance(spec, ModelSpec) and spec.encoder.places == "region" and isinstance(geometry, Lattice):
+            spec = replace(spec, encoder=replace(spec.encoder, region=geometry.region))
     if not scaling.scale > 0:
         raise ValueError(f"the training samples of {store.path!r} do not vary: there is nothing to learn")
     return Plan(

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from pipelines.training.card import Facts, facts_of
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint
 from pipelines.training.tracking import client, tracking_uri
-from vamoh import VAMoH
+from vamoh.systems import Model
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTION, EVALUATION = "promotion", "evaluation."  # tags of a version
@@ -83,7 +83,7 @@ def resolve(model: str) -> tuple[Path, dict[str, str]]:
     )
 
 
-def load_model(model: str) -> tuple[Checkpoint, VAMoH, dict[str, str]]:
+def load_model(model: str) -> tuple[Checkpoint, Model, dict[str, str]]:
     """The checkpoint of a MODEL, the model itself ready to be used, and where it came from."""
     folder, origin = resolve(model)
     checkpoint, network = load_checkpoint(folder)

@@ -27,8 +27,10 @@ from pipelines.data.domain import Geometry
 from pipelines.data.stream import Samples
 from pipelines.data.whole import WholeFraming
 from vamoh import FunctionBatch, VAMoH
+from vamoh.systems import Model
 
 Terms = dict[str, Tensor]
+Groups = list[dict[str, Any]]  # of parameters, as torch's optimisers take them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +129,14 @@ class Objective(nn.Module):
         }
         if terms.predictive is not None:
             parts["predictive"] = terms.predictive
-        weight = torch.ones_like(losses) if drawn.weight is None else drawn.weight.to(losses.dtype)
-        sums = {name: (part.detach() * weight).sum() for name, part in parts.items()}
-        return (losses * weight).sum(), sums | {"rows": weight.sum()}
+        return weighted(drawn, losses, parts)
+
+
+def weighted(drawn: Drawn, losses: Tensor, parts: Terms) -> tuple[Tensor, Terms]:
+    """What an objective gives of a loss [b] and its terms [b]: sums over the functions, and their weight as `rows`."""
+    weight = torch.ones_like(losses) if drawn.weight is None else drawn.weight.to(losses.dtype)
+    sums = {name: (part.detach() * weight).sum() for name, part in parts.items()}
+    return (losses * weight).sum(), sums | {"rows": weight.sum()}
 
 
 def draw(
@@ -150,18 +157,22 @@ def draw(
     return Drawn(**framed._asdict(), noise=noise, weight=weight)
 
 
-def make_optimizer(model: VAMoH, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with a rate and a decay for feature grids, for the local read-out's networks, and for the rest."""
+def vamoh_groups(model: VAMoH, config: TrainingConfig) -> Groups:
+    """A rate and a decay for feature grids, for the local read-out's networks, and for the rest."""
     grids: list[nn.Parameter] = []
     local: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (grids if ".tables." in name else local if name.startswith("local.") else rest).append(parameter)
-    groups = [
+    return [
         {"params": rest, "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": local, "lr": config.local_rate, "weight_decay": 0.0},
         {"params": grids, "lr": config.grid_rate, "weight_decay": config.grid_decay},
     ]
+
+
+def make_optimizer(groups: Groups) -> torch.optim.AdamW:
+    """AdamW with a rate, a decay and, where it says so, averages of its own for every group."""
     groups = [group | {"initial_lr": group["lr"]} for group in groups if group["params"]]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
@@ -240,7 +251,7 @@ def refuse_unless_finite(value: float, what: str) -> None:
 
 
 @torch.no_grad()
-def update_average(average: VAMoH, model: VAMoH, decay: float, step: int) -> None:
+def update_average(average: Model, model: Model, decay: float, step: int) -> None:
     """Move the averaged weights towards the model's; the decay is shorter at first, so that the start is forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -16,6 +16,7 @@ from pipelines.data.stream import Index, Samples
 from pipelines.data.whole import WholeFraming
 from vamoh import FunctionBatch, VAMoH
 from vamoh.likelihoods import Mixture
+from vamoh.systems import Model
 
 VALIDATION_BATCH = 8
 
@@ -38,7 +39,7 @@ def ensemble_crps(members: Tensor, truth: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: VAMoH, batch: FunctionBatch, noise: Tensor) -> Mixture:
+def predict(model: Model, batch: FunctionBatch, noise: Tensor) -> Mixture:
     """What the model says of the fields of `batch`: given their context, or (classic) given themselves."""
     if batch.context is not None:
         return model.sample(noise, batch)
@@ -47,7 +48,7 @@ def predict(model: VAMoH, batch: FunctionBatch, noise: Tensor) -> Mixture:
 
 @torch.no_grad()
 def validate(
-    model: VAMoH,
+    model: Model,
     samples: Iterable[Samples],
     framing: Framing | WholeFraming,
     geometry: Geometry,
@@ -82,7 +83,7 @@ def validate(
         error = ((mixture.mean - batch.values) ** 2).mean(dim=-1) * framing.scaling.scale**2
         crps = ensemble_crps(ensemble, batch.values).mean(dim=-1) * framing.scaling.scale
         bound = weight.new_zeros(2)
-        if batch.context is None:
+        if batch.context is None and isinstance(model, VAMoH):
             terms = model.elbo(batch, noise=noise.expand(2, -1, -1))
             bound = torch.stack([terms.elbo.sum(), batch.mask.expand(len(error), -1).sum()])
         sums += torch.cat(

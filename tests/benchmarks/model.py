@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pipelines.config import Config, load_config
-from pipelines.training.step import Drawn, Objective, differentiate, make_optimizer, take_step
+from pipelines.training.step import Drawn, Objective, differentiate, make_optimizer, take_step, vamoh_groups
 from vamoh import FunctionBatch, VAMoH, neighbours, remembered
 from vamoh.encodings import even_places
 from vamoh.spec import ModelSpec
@@ -119,7 +119,10 @@ class Bench:
 
     def _training(self, config: Config, batch: int, precision: str) -> Figures:
         model = VAMoH(config.model)
-        objective, optimizer = Objective(model, config.training, 1000), make_optimizer(model, config.training)
+        objective, optimizer = (
+            Objective(model, config.training, 1000),
+            make_optimizer(vamoh_groups(model, config.training)),
+        )
         given = functions(config.model, places(self.name), batch)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(2, batch, config.model.latent, generator=generator)

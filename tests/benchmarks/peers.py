@@ -35,8 +35,7 @@ from torch import nn
 from pipelines.config import load_config
 from tests.benchmarks.model import POINTS, Figures, functions, in_own_process, places
 from vamoh import FunctionBatch, VAMoH, remembered
-from vamoh.peers import Functa
-from vamoh.peers.sizes import FUNCTA
+from vamoh.peers import Functa, FunctaSpec
 
 BARS = {3: 2.3, 10: 7.0}
 PAPER = {
@@ -61,7 +60,8 @@ class Bench:
         spec = load_config(self.name).model
         given = functions(spec, places(self.name), 1)
         with torch.no_grad():
-            return self._measure(VAMoH(spec).eval(), Functa(FUNCTA[self.name]).eval(), given)
+            functa = Functa(FunctaSpec(domain=spec.domain, channels=spec.channels)).eval()  # its paper's size
+            return self._measure(VAMoH(spec).eval(), functa, given)
 
     def _measure(self, vamoh: VAMoH, functa: Functa, given: FunctionBatch) -> Figures:
         query = FunctionBatch(coords=given.coords)
@@ -78,12 +78,12 @@ class Bench:
         work: dict[str, tuple[int, Callable[[], object]]] = {
             "vamoh_new_places_s": (3, infer_anew),
             "vamoh_s": (20, infer),
-            "functa3_s": (1, lambda: functa.complete(given, query, steps=3)),
-            "functa10_s": (1, lambda: functa.complete(given, query, steps=10)),
-            "functa_decode_s": (3, lambda: functa.decode(latent, query)),
+            "functa3_s": (1, lambda: functa.values(functa.infer(given, steps=3), query)),
+            "functa10_s": (1, lambda: functa.values(functa.infer(given, steps=10), query)),
+            "functa_decode_s": (3, lambda: functa.values(latent, query)),
             "gemm": (3, lambda: [hidden @ weight for _ in functa.siren.weights[1:-1]]),
         }
-        infer(), functa.decode(latent, query)  # warm
+        infer(), functa.values(latent, query)  # warm
         taken: dict[str, list[float]] = {key: [] for key in work}
         for _ in range(TURNS.get(self.name, 2)):
             for key, (repeats, call) in work.items():

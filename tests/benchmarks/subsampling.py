@@ -25,7 +25,7 @@ from pipelines.config import load_config
 from pipelines.data.climate import open_source
 from pipelines.data.sphere import Lattice
 from pipelines.products.demo import sample
-from pipelines.training.step import Drawn, Objective, differentiate, make_optimizer, take_step
+from pipelines.training.step import Drawn, Objective, differentiate, make_optimizer, take_step, vamoh_groups
 from vamoh import FunctionBatch, VAMoH
 
 BATCH, HELD_OUT, RATE, LATE = 64, 6, 1e-3, 10_000
@@ -47,7 +47,7 @@ def train(
     config = load_config("era5", [f"training.learning_rate={RATE}"])
     model, training = VAMoH(config.model), config.training
     assert fields.values is not None
-    objective, optimizer = Objective(model, training, len(fields.values)), make_optimizer(model, training)
+    objective, optimizer = Objective(model, training, len(fields.values)), make_optimizer(vamoh_groups(model, training))
     generator = torch.Generator().manual_seed(1)  # of the batches and the noise, the same for both
     choice = torch.Generator().manual_seed(2)
     curve, times = [(0, bound(model, held))], []

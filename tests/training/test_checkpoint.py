@@ -16,7 +16,7 @@ import torch
 from pipelines.data.store import Store
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, load_training, recover, save_checkpoint
 from pipelines.training.plan import Plan, make_plan
-from pipelines.training.step import Objective, differentiate, draw, make_optimizer, take_step
+from pipelines.training.step import Objective, differentiate, draw, make_optimizer, take_step, vamoh_groups
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
 from vamoh.random_field import RandomField
@@ -36,7 +36,7 @@ class Bomb:
 def trained(plan: Plan, store: Store) -> tuple[VAMoH, torch.optim.Optimizer]:
     """A model after two steps, with the optimiser that took them."""
     model = plan.new_model()
-    optimizer = make_optimizer(model, plan.config.training)
+    optimizer = make_optimizer(vamoh_groups(model, plan.config.training))
     samples = next(iter(read_samples(store, np.arange(6))))
     for step in range(2):
         drawn = draw(samples, plan.framing, plan.lattice, seed=0, step=step, latent=3, num=2)
@@ -100,7 +100,7 @@ def test_progress_and_the_law_of_members_come_back(saved: Path) -> None:
 def test_the_optimiser_goes_on_where_it_was(saved: Path, plan: Plan, trained) -> None:
     model, optimizer = trained
     other = plan.new_model()
-    again = make_optimizer(other, plan.config.training)
+    again = make_optimizer(vamoh_groups(other, plan.config.training))
     load_training(saved, other, again)
     for each in (model, other):
         each.zero_grad()

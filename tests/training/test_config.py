@@ -12,6 +12,7 @@ from pipelines.training.plan import make_plan
 from pipelines.training.tracking import flatten
 from vamoh import FunctionBatch, VAMoH
 from vamoh.encodings import even_places
+from vamoh.peers import FunctaSpec, GaspSpec
 
 MOST_PARAMS_OF_ONE_CALL = 100
 
@@ -143,3 +144,46 @@ def test_a_file_is_read_or_refused_in_one_line(tmp_path) -> None:
     assert "must hold keys and values, got list" in refusal(str(path))
     path.write_text("training: {epochs: 3, epchs: 4}")
     assert "unknown key 'training.epchs', did you mean 'epochs'?" in refusal(str(path))
+
+
+@pytest.mark.parametrize("name", ["era5", "chairs", "celebahq"])
+def test_the_peers_presets_have_their_papers_sizes(name) -> None:
+    domain, channels = {"era5": ("sphere", 1), "chairs": ("cube", 1), "celebahq": ("plane", 3)}[name]
+    functa, gasp = (load_config(f"{system}-{name}").model for system in ("functa", "gasp"))
+    assert isinstance(functa, FunctaSpec) and isinstance(gasp, GaspSpec)
+    assert functa == FunctaSpec(domain=domain, channels=channels, likelihood=functa.likelihood)
+    assert (functa.width, functa.depth, functa.latent, functa.steps) == (512, 15, 128, 3)
+    assert (gasp.domain, gasp.channels, gasp.latent, gasp.encoded) == (domain, channels, 64, name != "chairs")
+    assert (gasp.hypernetwork, gasp.generator) == ((256, 512), (128, 128, 128))
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "said"),
+    [
+        ("functa-era5", "model.widht=3", "functa-era5: unknown key 'model.widht', did you mean 'width'?"),
+        ("functa-era5", "model.encoder.centres=[1]", "functa-era5: unknown key 'model.encoder'"),
+        (
+            "gasp-era5",
+            "model.discriminator.centre=[1]",
+            "gasp-era5: unknown key 'model.discriminator.centre', did you mean 'centres'?",
+        ),
+        (
+            "era5",
+            "model.system=funkta",
+            "era5: model.system: Input should be 'vamoh', 'functa' or 'gasp', got 'funkta'",
+        ),
+        ("era5", "model.width=3", "era5: unknown key 'model.width'"),
+        (
+            "gasp-era5",
+            "training.select=validation_rmse",
+            "gasp has no validation_rmse, expected one of validation_energy",
+        ),
+        ("functa-era5", "training.select=validation_elbo", "functa has no validation_elbo, expected one of"),
+        ("downscale", "training.select=validation_energy", "validation_energy is of samples of whole functions"),
+        ("functa-era5", "training.precision=bfloat16", "functa is trained in float32 and not compiled"),
+        ("gasp-era5", "training.hidden=0.3", "gasp infers nothing"),
+        ("functa-era5", "context.every=4", "`context` and `model.local` come together"),
+    ],
+)
+def test_a_peer_is_told_what_it_has_and_refused_what_it_has_not(preset, override, said) -> None:
+    assert said in refusal(preset, override)

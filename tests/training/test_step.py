@@ -26,6 +26,7 @@ from pipelines.training.step import (
     take_step,
     together,
     update_average,
+    vamoh_groups,
 )
 from pipelines.training.validation import (
     VALIDATION_BATCH,
@@ -166,7 +167,7 @@ def test_a_compiled_step_is_the_same_step(store: Store, tiny: Callable[..., Conf
 
 def test_rates_are_a_function_of_the_step(plan: Plan) -> None:
     config = plan.config.training
-    fresh, worn = (make_optimizer(plan.new_model(), config) for _ in range(2))
+    fresh, worn = (make_optimizer(vamoh_groups(plan.new_model(), config)) for _ in range(2))
     for step in range(30):
         set_rates(worn, config, step, 40)
     for step in (0, 1, 17, 39):
@@ -177,7 +178,7 @@ def test_rates_are_a_function_of_the_step(plan: Plan) -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_rates_warm_up_and_then_fall_or_stay(plan: Plan, schedule) -> None:
     config = plan.config.training.model_copy(update={"schedule": schedule, "warmup": 10})
-    optimizer = make_optimizer(plan.new_model(), config)
+    optimizer = make_optimizer(vamoh_groups(plan.new_model(), config))
     rates = [set_rates(optimizer, config, step, 100) for step in range(100)]
     assert (np.diff(rates[:10]) > 0).all()
     assert max(rates) <= config.learning_rate
@@ -190,7 +191,7 @@ def test_rates_warm_up_and_then_fall_or_stay(plan: Plan, schedule) -> None:
 
 def test_every_parameter_has_one_rate_and_only_tables_that_of_tables(plan: Plan) -> None:
     model = plan.new_model()
-    optimizer = make_optimizer(model, plan.config.training)
+    optimizer = make_optimizer(vamoh_groups(model, plan.config.training))
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}

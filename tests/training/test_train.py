@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pipelines.config import Config
 from pipelines.data.climate import ingest
 from pipelines.data.store import Store
-from pipelines.training import loop
+from pipelines.training import loop, systems
 from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.folder import Progress
 from pipelines.training.registry import list_models, load_model, show_model
@@ -203,7 +203,7 @@ def test_an_interrupted_run_says_that_it_was_killed(store, tiny, monkeypatch) ->
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "validate", interrupt)
+    monkeypatch.setattr(systems, "validate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(), store.path, name="interrupted")
     assert status("interrupted") == "KILLED"
@@ -217,7 +217,7 @@ def test_a_run_whose_folder_vanishes_fails_in_one_line(store, tiny, monkeypatch)
         time.sleep(0.7)
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(loop, "validate", vanish)
+    monkeypatch.setattr(systems, "validate", vanish)
     with pytest.raises(OSError, match="the disk is gone"):
         train(tiny(), store.path, name="vanished", progress=lambda _: None)
 
@@ -293,7 +293,7 @@ def test_a_finished_run_resumes_to_the_same_end(whole, store, tiny) -> None:
 def test_patience_outlives_a_stop(store, tiny, monkeypatch) -> None:
     worse = iter(range(1, 100))
     monkeypatch.setattr(
-        loop, "validation_metrics", lambda _: {"validation_rmse": 1.0, "validation_crps": float(next(worse))}
+        systems, "validation_metrics", lambda _: {"validation_rmse": 1.0, "validation_crps": float(next(worse))}
     )
     config = tiny("training.epochs=9", "training.validate_every=1", "training.patience=3")
     for resume in (False, True):

@@ -9,7 +9,15 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
-from vamoh.encodings import FeatureGrids, FourierFeatures, box_cells, cubed_sphere_cells, even_places, vertices_near
+from vamoh.encodings import (
+    FeatureGrids,
+    FourierFeatures,
+    box_cells,
+    cubed_sphere_cells,
+    even_places,
+    places_within,
+    vertices_near,
+)
 
 PLACES = Callable[[int], Tensor]
 
@@ -210,3 +218,13 @@ def test_features_are_remembered_for_a_set_of_places_and_its_frequencies(generat
     weight = torch.ones(16, requires_grad=True)
     (one(coords[:7]) @ weight).sum().backward()  # what was made in inference can be used where gradients are
     torch.testing.assert_close(weight.grad, remembered.sum(dim=0))
+
+
+def test_places_within_a_region_are_spread_evenly_over_its_area() -> None:
+    at = places_within((-10.0, 50.0, 2.0, 58.0), 400).double()
+    torch.testing.assert_close(at.norm(dim=1), torch.ones(400, dtype=torch.float64), atol=1e-6, rtol=0)
+    longitude, latitude = torch.rad2deg(torch.atan2(at[:, 1], at[:, 0])), torch.rad2deg(at[:, 2].asin())
+    assert longitude.min() >= -10 and longitude.max() <= 2 and latitude.min() >= 50 and latitude.max() <= 58
+    assert longitude.min() < -9.5 and longitude.max() > 1.5 and latitude.min() < 50.5 and latitude.max() > 57.5
+    lower = math.degrees(math.asin((math.sin(math.radians(50)) + math.sin(math.radians(58))) / 2))  # half of the area
+    assert abs(int((latitude < lower).sum()) - 200) <= 4 and abs(int((longitude < -4).sum()) - 200) <= 4

@@ -110,3 +110,14 @@ def test_places_within_cells_are_asked_for_where_values_are_of_cells(monkeypatch
             assert (reach == 0).all()
         else:
             assert (reach <= cell / 4 + 1e-6).all() and (reach > cell / 5).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "longest"), [(0.01, 0.007), (2.0, 0.1)])
+def test_a_step_is_short_beside_what_the_encoder_leaves_open_and_never_long(width: float, longest: float) -> None:
+    network, batch = model(), functions()
+    begun = network.posterior(batch)._replace(log_scale=torch.full((2, 3), math.log(width)))
+    index, weight = torch.arange(N).expand(2, -1), torch.ones(2, N)
+    found = refined(network, batch, begun, lambda: (index, weight), steps=1, generator=seeded())
+    moved = (found.mean - begun.mean).abs()
+    assert (moved <= longest * 1.01).all() and (moved > longest * 0.5).any()

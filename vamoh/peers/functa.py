@@ -13,8 +13,8 @@ Source: Dupont, Kim, Eslami, Rezende and Rosenbaum, "From data to functa: your d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from vamoh.batch import FunctionBatch
 from vamoh.blocks import blocks
 from vamoh.flows import Prior
+from vamoh.likelihoods import Mixture
+from vamoh.model import Posterior
+from vamoh.peers.predictive import PeerLikelihood, predictive
 from vamoh.peers.siren import Siren
 from vamoh.spec import STRICT, DomainName
 
@@ -31,6 +34,7 @@ class FunctaSpec:
     """The shape of a Functa; the defaults are the paper's.
 
     Attributes:
+        system: What tells it from the others.
         latent: Z, modulations of a function.
         width, depth: Of the SIREN; `depth` counts all of its linear layers.
         w0: Frequency of its sines.
@@ -38,10 +42,16 @@ class FunctaSpec:
         rates: Between which the learned rates are drawn at the start.
         highest_rate: Beyond which none is used; nor is one below zero.
         flow_depth: Planar layers of the prior over modulations; 0 for a Gaussian.
+        likelihood: What its function says of a value; its scale is fitted to what is missed of training data.
         domain, channels: From the data.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    local: ClassVar[None] = None
+    components: ClassVar[int] = 1
+    unit_interval: ClassVar[bool] = True
+    even_points: ClassVar[bool] = False
+    system: Literal["functa"] = "functa"
     latent: int = 128
     width: int = 512
     depth: int = 15
@@ -50,6 +60,7 @@ class FunctaSpec:
     rates: tuple[float, float] = (0.005, 0.1)
     highest_rate: float = 1.0
     flow_depth: int = 0
+    likelihood: PeerLikelihood = "normal"
     domain: DomainName = "sphere"
     channels: int = 1
 
@@ -67,6 +78,11 @@ class FunctaSpec:
         """D."""
         return 2 if self.domain == "plane" else 3
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the likelihood knows no values but those within [0, 1]."""
+        return self.likelihood != "normal"
+
 
 class Functa(nn.Module):
     """The model.
@@ -79,8 +95,10 @@ class Functa(nn.Module):
         planar flow over standardised modulations, where the paper has a neural spline flow or a diffusion model.
     """
 
+    local: ClassVar[None] = None
     latent_mean: Tensor
     latent_scale: Tensor
+    value_scale: Tensor
 
     def __init__(self, spec: FunctaSpec, *, seed: int = 0) -> None:
         super().__init__()
@@ -93,9 +111,10 @@ class Functa(nn.Module):
         self.shift_bias = nn.Parameter(torch.zeros(shifts))
         low, high = spec.rates
         self.rates = nn.Parameter(low + (high - low) * torch.rand(spec.latent, generator=generator))
-        self.prior = Prior(spec.latent, spec.flow_depth, generator=generator)
+        self.prior = Prior(spec.latent, spec.flow_depth, generator=generator).requires_grad_(False)  # fitted at the end
         self.register_buffer("latent_mean", torch.zeros(spec.latent))
         self.register_buffer("latent_scale", torch.ones(spec.latent))
+        self.register_buffer("value_scale", torch.full((spec.channels,), 0.1))
 
     # --- what is generated ------------------------------------------------------------------------------------------
 
@@ -104,7 +123,7 @@ class Functa(nn.Module):
         flat = nn.functional.linear(latent, self.shift_weight, self.shift_bias)
         return flat.unflatten(1, (self.siren.num_modulated, self.spec.width))
 
-    def decode(self, latent: Tensor, query: FunctionBatch) -> Tensor:
+    def values(self, latent: Tensor, query: FunctionBatch) -> Tensor:
         """The functions [B, Z] at the points of `query`: [B, N, C]; in bounded memory where gradients are off."""
         self._check(query)
         coords, shifts = self._coords(query), self.shifts(latent)
@@ -120,9 +139,17 @@ class Functa(nn.Module):
                 values[rows, here] = self.siren(near[:, here], shifts[rows])
         return values
 
-    def sample(self, noise: Tensor, query: FunctionBatch) -> Tensor:
-        """Functions from the prior: standard normal noise [B, Z] -> [B, N, C] at the points of `query`."""
-        return self.decode(self.latent_mean + self.latent_scale * self.prior.transform(noise), query)
+    def decode(self, latent: Tensor, query: FunctionBatch) -> Mixture:
+        """The same as a mixture of one component about the function, as wide as what is missed of training data."""
+        return predictive(self.values(latent, query), self.spec.likelihood, self.value_scale)
+
+    def latents(self, noise: Tensor) -> Tensor:
+        """Standard normal noise [..., Z] -> modulations from the prior."""
+        return self.latent_mean + self.latent_scale * self.prior.transform(noise)
+
+    def sample(self, noise: Tensor, query: FunctionBatch) -> Mixture:
+        """Functions from the prior: standard normal noise [B, Z] -> a mixture at the points of `query`."""
+        return self.decode(self.latents(noise), query)
 
     # --- what is inferred -------------------------------------------------------------------------------------------
 
@@ -139,9 +166,14 @@ class Functa(nn.Module):
             latent = latent - self._rates().detach() * slope
         return latent
 
-    def complete(self, batch: FunctionBatch, query: FunctionBatch, *, steps: int | None = None) -> Tensor:
-        """The functions fitted to what was observed in `batch`, at the points of `query`: [B, N, C]."""
-        return self.decode(self.infer(batch, steps=steps), query)
+    def posterior(self, batch: FunctionBatch, *, steps: int | None = None) -> Posterior:
+        """What is inferred [B, Z], as a distribution without any width."""
+        latent = self.infer(batch, steps=steps)
+        return Posterior(latent, torch.full_like(latent, -math.inf))
+
+    def complete(self, batch: FunctionBatch, query: FunctionBatch, noise: Tensor | None = None) -> Mixture:
+        """The functions fitted to what was observed in `batch`, at the points of `query`; all noise gives the same."""
+        return self.decode(self.infer(batch), query)
 
     def _slope(self, latent: Tensor, coords: Tensor, values: Tensor, weight: Tensor, row: int) -> Tensor:
         """The loss's gradient [b, Z] for the functions of the block that begins at `row`, a block of points at a time.
@@ -166,19 +198,40 @@ class Functa(nn.Module):
 
     # --- what is learned --------------------------------------------------------------------------------------------
 
-    def error(self, latent: Tensor, batch: FunctionBatch) -> Tensor:
-        """L(z) [B]: the mean squared error over each function's observed points and channels."""
-        coords, values, weight = self._targets(batch)
+    def error(self, latent: Tensor, batch: FunctionBatch, rescale: Tensor | None = None) -> Tensor:
+        """L(z) [B]: the mean squared error over each function's observed points and channels.
+
+        Args:
+            latent: [B, Z].
+            batch: The functions.
+            rescale: [B or 1, N], how many points each counts for where they were drawn unevenly.
+        """
+        coords, values, weight = self._targets(batch, rescale)
         return (weight * (self.siren(coords, self.shifts(latent)) - values).square()).sum(dim=(1, 2))
 
-    def meta_loss(self, batch: FunctionBatch, *, steps: int | None = None) -> Tensor:
-        """L(z_T) [B], whose gradient goes through all steps, of second order."""
+    def meta_loss(
+        self,
+        batch: FunctionBatch,
+        *,
+        steps: int | None = None,
+        shown: Tensor | None = None,
+        rescale: Tensor | None = None,
+    ) -> Tensor:
+        """L(z_T) [B], whose gradient goes through all steps, of second order.
+
+        Args:
+            batch: The functions.
+            steps: T.
+            shown: [B or 1, N] bool, what the steps see of what was observed.
+            rescale: See `error`.
+        """
+        fitted = batch if shown is None else replace(batch, observed=batch.mask & shown)
         with torch.enable_grad():
             latent = self._start(batch).requires_grad_()
             for _ in range(self.spec.steps if steps is None else steps):
-                (slope,) = torch.autograd.grad(self.error(latent, batch).sum(), latent, create_graph=True)
+                (slope,) = torch.autograd.grad(self.error(latent, fitted, rescale).sum(), latent, create_graph=True)
                 latent = latent - self._rates() * slope
-            return self.error(latent, batch)
+            return self.error(latent, batch, rescale)
 
     @torch.no_grad()
     def standardise(self, latents: Tensor) -> None:
@@ -209,13 +262,15 @@ class Functa(nn.Module):
         """Unit vectors as they are; a box's places in [0, 1]^D, as in the public code."""
         return batch.coords if self.spec.domain == "sphere" else (batch.coords + 1) / 2
 
-    def _targets(self, batch: FunctionBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def _targets(self, batch: FunctionBatch, rescale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Coordinates, values [B, N, C], and what each point's squared error counts for [B, N, 1]."""
         self._check(batch)
         if batch.values is None:
             raise ValueError("modulations are fitted to values: this batch has coordinates only")
         mask = batch.mask.expand(batch.batch_size, -1)[..., None].to(batch.values)
-        weight = mask / (mask.sum(dim=1, keepdim=True).clamp_min(1) * self.spec.channels)
+        mask = mask if rescale is None else mask * rescale[..., None]
+        total = mask.sum(dim=1, keepdim=True)
+        weight = mask / (torch.where(total > 0, total, 1) * self.spec.channels)
         return self._coords(batch), batch.values.expand(batch.batch_size, -1, -1), weight
 
     def _check(self, batch: FunctionBatch) -> None:

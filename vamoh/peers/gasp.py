@@ -14,7 +14,7 @@ Source: Dupont, Teh and Doucet, "Generative models as distributions of functions
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from vamoh.batch import FunctionBatch
 from vamoh.encodings import FourierFeatures
 from vamoh.generators import GeneratorShape
 from vamoh.hypernetwork import Hypernetworks
+from vamoh.likelihoods import Mixture
+from vamoh.peers.predictive import certain
 from vamoh.pointconv import SetEncoder
 from vamoh.spec import STRICT, DomainName, EncoderSpec
 
@@ -35,6 +37,7 @@ class GaspSpec:
     """The shape of a GASP; the defaults are the paper's for temperature and for images.
 
     Attributes:
+        system: What tells it from the others.
         latent: Z.
         fourier_frequencies, fourier_std: Random Fourier features.
         encoded: The generator reads them; otherwise the coordinates themselves, as for the paper's voxels.
@@ -47,6 +50,12 @@ class GaspSpec:
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    local: ClassVar[None] = None
+    components: ClassVar[int] = 1
+    bounded: ClassVar[bool] = True
+    unit_interval: ClassVar[bool] = True
+    even_points: ClassVar[bool] = True  # where a discriminator sees them, places must tell nothing
+    system: Literal["gasp"] = "gasp"
     latent: int = 64
     fourier_frequencies: int = 128
     fourier_std: float = 2.0
@@ -114,6 +123,8 @@ class GASP(nn.Module):
         score and R1 do not depend on the functions beside it. The hypernetwork starts at well-scaled generators.
     """
 
+    local: ClassVar[None] = None
+
     def __init__(self, spec: GaspSpec, *, seed: int = 0) -> None:
         super().__init__()
         self.spec = spec
@@ -131,7 +142,11 @@ class GASP(nn.Module):
 
     # --- what is generated ------------------------------------------------------------------------------------------
 
-    def decode(self, latent: Tensor, query: FunctionBatch) -> Tensor:
+    def latents(self, noise: Tensor) -> Tensor:
+        """Standard normal noise: itself."""
+        return noise
+
+    def values(self, latent: Tensor, query: FunctionBatch) -> Tensor:
         """The functions of latents [B, Z] at the points of `query`: [B, N, C], within the bounds."""
         if query.context is not None or query.covariates is not None:
             raise ValueError("GASP reads no context and no covariates: give it whole functions, as the classic model")
@@ -140,8 +155,12 @@ class GASP(nn.Module):
         low, high = self.spec.bounds
         return low + (high - low) * (signed + 1) / 2
 
-    def sample(self, noise: Tensor, query: FunctionBatch) -> Tensor:
-        """Functions from the prior: standard normal noise [B, Z] -> [B, N, C] at the points of `query`."""
+    def decode(self, latent: Tensor, query: FunctionBatch) -> Mixture:
+        """The same as a mixture of one component, which is certain of its values."""
+        return certain(self.values(latent, query))
+
+    def sample(self, noise: Tensor, query: FunctionBatch) -> Mixture:
+        """Functions from the prior: standard normal noise [B, Z] -> a mixture at the points of `query`."""
         return self.decode(noise, query)
 
     def posterior(self, *_: object, **__: object) -> NoReturn:
@@ -154,11 +173,19 @@ class GASP(nn.Module):
 
     # --- what is learned --------------------------------------------------------------------------------------------
 
-    def score(self, batch: FunctionBatch, values: Tensor) -> Tensor:
-        """log D / (1 - D) [B] of values [B, N, C] at the points of `batch` that were observed."""
+    def score(self, batch: FunctionBatch, values: Tensor, *, frozen: bool = False) -> Tensor:
+        """log D / (1 - D) [B] of values [B, N, C] at the points of `batch` that were observed.
+
+        Where `frozen`, no gradient goes to the discriminator: it is judged by, and does not learn.
+        """
         low, high = self.spec.bounds
         signed = 2 * (values - low) / (high - low) - 1
-        encoded = self.discriminator(batch.coords, signed, batch.mask)
+        given = (batch.coords, signed, batch.mask)
+        if frozen:
+            weights = {name: each.detach() for name, each in self.discriminator.named_parameters()}
+            encoded = torch.func.functional_call(self.discriminator, weights, given)
+        else:
+            encoded = self.discriminator(*given)
         return nn.functional.leaky_relu(encoded, UNRECTIFIED)[:, 0]  # a score is not rectified
 
     def penalty(self, batch: FunctionBatch) -> Tensor:
@@ -183,12 +210,15 @@ class GASP(nn.Module):
         """What the discriminator lowers: data against as many functions from noise [B, Z], at the same points."""
         score, penalty = self._judged(batch)
         with torch.no_grad():
-            made = self.decode(noise, FunctionBatch(coords=batch.coords))
+            made = self.values(noise, FunctionBatch(coords=batch.coords))
         real = nn.functional.softplus(-score)
         fake = nn.functional.softplus(self.score(batch, made))
         return DiscriminatorTerms(real, fake, penalty, real + fake + self.spec.r1 / 2 * penalty)
 
     def generator_loss(self, batch: FunctionBatch, noise: Tensor) -> Tensor:
-        """What the generator lowers [B]: -log D of functions from noise [B, Z], at the points of `batch`."""
-        made = self.decode(noise, FunctionBatch(coords=batch.coords))
-        return nn.functional.softplus(-self.score(batch, made))
+        """What the generator lowers [B]: -log D of functions from noise [B, Z], at the points of `batch`.
+
+        No gradient goes to the discriminator, so that one pass back may be of both players' losses.
+        """
+        made = self.values(noise, FunctionBatch(coords=batch.coords))
+        return nn.functional.softplus(-self.score(batch, made, frozen=True))
