@@ -31,18 +31,18 @@ packages:
 demo: $(STAMP)
 	$(BIN)/vamoh demo
 
-# Clusters have the processors for themselves; what starts none is shared by two processes.
-CLUSTERS := ray or cluster
+# Clusters and browsers have the processors for themselves; the rest is shared by two processes.
+ALONE := ray or cluster or browser
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(CLUSTERS)) and not long"
-	$(BIN)/python -m pytest -m "($(CLUSTERS)) and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(ALONE)) and not long"
+	$(BIN)/python -m pytest -m "($(ALONE)) and not long"
 
 # Clusters for minutes: hosts that are cut off, jobs that are cancelled, MLflow's server. After `make packages`, as root.
 long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not ($(CLUSTERS)) and not gpu and not long"
+	$(BIN)/python -m pytest -m "not slow and not ($(ALONE)) and not gpu and not long"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

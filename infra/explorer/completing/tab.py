@@ -45,7 +45,7 @@ class Completing:
         self._sample: xr.DataArray | None = None
         self._given: xr.DataArray | None = None  # what the completions below are of
         self._made: xr.Dataset | None = None
-        self._work = Work("Completing")
+        self._reading, self._work = Work("Reading the store"), Work("Completing")
         self._cuts: Cuts = cuts_for(self._domain, self._is_cut)
         self._make_widgets()
         self._results = self._make_results()
@@ -75,7 +75,7 @@ class Completing:
             self._input, self._output,
         ]  # fmt: skip
         shown = [
-            self._work.view(), cards(self._cuts.pane, *self._results), self._told, self._commands,
+            self._reading.view(), self._work.view(), cards(self._cuts.pane, *self._results), self._told, self._commands,
         ]  # fmt: skip
         self._read()
         return side_by_side(controls, shown)
@@ -110,11 +110,13 @@ class Completing:
 
     def _read(self) -> None:
         number = int(self._item.value)
-        self._work.start(lambda step: sample_of(self._store, number), self._has_read, what="Reading the store")
+        self._complete.disabled = self._input.disabled = True  # until the sample is there
+        self._reading.start(lambda step: sample_of(self._store, number), self._has_read)
 
     def _has_read(self, sample: xr.DataArray) -> None:
         self._sample = sample
         self._forget()
+        self._complete.disabled = self._input.disabled = False
         self._cuts.begin(sample)
 
     def _is_cut(self) -> None:

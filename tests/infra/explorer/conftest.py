@@ -43,6 +43,15 @@ _TINY = (
     "training.stages={prior: 0, gate: 0}",
 )
 
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What drives a page wants the processors for itself."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and "page" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
 ExplorerAt = Callable[[str | Path | None, str | Path | None], str]
 
 

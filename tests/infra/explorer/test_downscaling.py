@@ -1,5 +1,6 @@
 """The tab Downscale, as a person uses it, and that it shows what the command writes."""
 
+import contextlib
 import re
 import shlex
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from infra.cli import main
 from infra.explorer.downscaling.input import FromStore, usual_every
@@ -22,6 +24,17 @@ from pipelines.data.store import open_store
 from pipelines.products.downscale import downscale
 
 ON_SCREEN = re.compile(r"(\d+) × (\d+) points of ([\d.e-]+)° on the screen")
+
+
+def asked_for(page, place: tuple[float, float]) -> str:
+    """Click a place until it is told of: a browser that is busy drawing takes a click for something longer."""
+    told = page.get_by_role("status").filter(has_text="standard deviation")
+    for _ in range(4):
+        page.mouse.click(*place)
+        with contextlib.suppress(PlaywrightTimeout):
+            told.wait_for(timeout=6000)
+            break
+    return told.inner_text()
 
 
 def never(done: int, total: int) -> None:
@@ -175,8 +188,7 @@ def test_a_person_looks_zooms_clicks_and_takes_it_away(page, explorer_at, model,
     nearer = until_drawn(page, closer)
     assert step_of(nearer) < step_of(closer)
 
-    page.mouse.click(*place)
-    said = page.get_by_role("status").filter(has_text="standard deviation").inner_text()
+    said = asked_for(page, place)
     assert "coarse field" in said and "truth at its nearest point" in said
 
     for name in ("Spread", "Component", "Error of the mean"):
