@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 def explore(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="As elsewhere; without it one of the registry's is shown.")
+        str | None, typer.Argument(metavar="MODEL", help="As elsewhere; without it one of the registry's is shown.")
     ] = None,
     store: Annotated[str | None, typer.Option("--store", metavar="STORE", help="Fields or shapes to look at.")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = 5006,
