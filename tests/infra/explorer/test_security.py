@@ -77,7 +77,9 @@ def test_without_the_password_there_is_no_page_and_no_websocket(locked) -> None:
     assert knock(locked, f"http://localhost:{port}") in (302, 403, 599)
 
 
-def test_the_password_opens_it_and_another_does_not(page, locked, shot) -> None:
+def test_the_password_opens_it_and_another_does_not(page, locked, shot, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)  # where no model is registered
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     page.goto(locked)
     page.get_by_label("Password").fill("not this one")
     page.keyboard.press("Enter")
