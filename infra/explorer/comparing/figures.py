@@ -166,7 +166,7 @@ def heat_cells(record: SweepRecord, across: Axis, down: Axis) -> tuple[dict[str,
             "fill": fill,
             "edge": _ACCENT if cell is framed else _LINE,
             "width": 4 if cell is framed else 1,
-            "ink": max(("#000000", "#ffffff"), key=lambda ink: contrast(_parts(fill), _parts(ink))),  # noqa: B023
+            "ink": _ink_on(fill),
             "across": columns[cell.column][2],
             "down": rows[row][2],
             "trials": states,
@@ -182,6 +182,11 @@ def _rows_of(across: Axis, down: Axis) -> list[tuple[float, float, str]]:
 
 def _parts(digits: str) -> tuple[float, ...]:
     return tuple(int(digits[place : place + 2], 16) / 255 for place in (1, 3, 5))
+
+
+def _ink_on(fill: str) -> str:
+    """Black or white, whichever is read better on a colour."""
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(_parts(fill), _parts(ink)))
 
 
 def _chart(across: str, up: str, title: str) -> Any:  # noqa: ANN401 - Bokeh's types do not know its own attributes

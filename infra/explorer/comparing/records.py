@@ -124,7 +124,7 @@ def check_there() -> None:
         raise ValueError(f"nothing is kept in {parts.path[1:]} yet: vamoh train and vamoh tune keep their runs there")
     if parts.scheme in ("http", "https"):
         try:
-            urllib.request.urlopen(f"{tracking_uri().rstrip('/')}/health", timeout=ANSWER_S).close()  # noqa: S310
+            urllib.request.urlopen(f"{tracking_uri().rstrip('/')}/health", timeout=ANSWER_S).close()
         except urllib.error.HTTPError:
             return  # somebody is there, perhaps one who wants a password, which MLflow's client has
         except (OSError, ValueError) as error:

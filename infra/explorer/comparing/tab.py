@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -211,8 +210,7 @@ class Skill:
     def _draw(self) -> None:
         if self._which.value in self._curves:
             rows, score = self._curves[self._which.value], str(self._score.value)
-            make: Callable[[Any], Any] = lambda step: skill_figure(rows, score)  # noqa: E731
-            self._work.start(make, self._drawn)
+            self._work.start(lambda step: skill_figure(rows, score), self._drawn)
 
     def _drawn(self, chart: Any) -> None:  # noqa: ANN401 - Bokeh's
         self._chart.object = chart
