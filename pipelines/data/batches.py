@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.background import Background
 from pipelines.data.coarsening import coarsened, drawn_places, thinned
-from pipelines.data.domain import Floats, Geometry, Scaling
+from pipelines.data.domain import Chance, Floats, Geometry, Scaling
 from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice, sun_covariates, unit_vectors
 from pipelines.data.static import StaticField, lapse
@@ -66,14 +66,14 @@ class Framing:
         """The same, of which all is scored."""
         return replace(self, points=0)
 
-    def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, rng: np.random.Generator) -> Framed:
+    def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, chance: Chance) -> Framed:
         """Fields to learn from, at a random part of their points.
 
         Args:
             fields: [B, n, m] kelvin, NaN where unobserved.
             times: [B] dates.
             geometry: The lattice on which the values stand.
-            rng: Draws the coarsening and the points.
+            chance: Draws the coarsening and the points, and of each field the errors of what is known.
 
         Returns:
             Points are drawn in proportion to the area that they stand for, so that the polar rows of a grid do not
@@ -83,8 +83,8 @@ class Framing:
         lattice, total = geometry, len(geometry.coords)
         chosen = np.arange(total)
         if 0 < self.points < total:
-            chosen = np.sort(rng.choice(total, self.points, replace=False, p=lattice.area))
-        known = self._context(fields, times, lattice, rng)
+            chosen = np.sort(chance.common.choice(total, self.points, replace=False, p=lattice.area))
+        known = self._context(fields, times, lattice, chance)
         coarse = known.coarse
         blank = ~np.isfinite(coarse).any(axis=(1, 2), keepdims=True)
         if blank.any():  # nothing to explain them from: any context will do, and nothing is observed
@@ -179,20 +179,27 @@ class Framing:
             context=context,
         )
 
-    def _context(self, fields: Floats, times: NDArray[Any], lattice: Lattice, rng: np.random.Generator) -> Known:
+    def _context(self, fields: Floats, times: NDArray[Any], lattice: Lattice, chance: Chance) -> Known:
         """What is known of fields in training."""
+        rng = chance.common
         if self.background is None:
             coarse, where = coarsened(fields, lattice, self.factors, rng, means=self.kind == "means")
-            return Known(coarse if not self.noise else coarse + rng.normal(0.0, self.noise, coarse.shape), where)
+            return Known(self._noisy(coarse, chance), where)
         drawn = np.random.default_rng((_SETS, int(rng.integers(self.background.num_sets))))
         at = drawn_places(lattice, self.factors, drawn)
         values: Floats = fields.reshape(len(fields), -1)[:, at].astype(np.float64)
-        if self.noise:
-            values = values + rng.normal(0.0, self.noise, values.shape)
+        values = self._noisy(values, chance)
         places = (lattice.points[0][at], lattice.points[1][at])
         parts = self.background.part_of(times)
         found = self.background.analyse(values, places, noise=self.noise, without=parts)
         return Known(found.fields, self.background.lattice, found.spread)
+
+    def _noisy(self, known: Floats, chance: Chance) -> Floats:
+        """With errors of its own for every field [B, ...]."""
+        if not self.noise:
+            return known
+        errors = [own.normal(0.0, self.noise, each.shape) for each, own in zip(known, chance.own, strict=True)]
+        return known + np.stack(errors)
 
     def within(self, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.int64]:
         """Which places lie where the background is known, or a coarse cell beside it."""

@@ -7,7 +7,7 @@ scoring) stands in its own module, and nothing else asks which kind it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -39,6 +39,11 @@ class Scaling:
         """The model's units -> the store's, float64 (float32 is too coarse to add a small number to 280 in)."""
         return values.detach().cpu().double().numpy() * self.scale + self.offset
 
+    def into_kelvin(self, values: Tensor, found: Tensor) -> None:
+        """As `to_kelvin` into float32 `found`, rounded once but for the last digits of the small number."""
+        whole = float(np.float32(self.offset))
+        torch.mul(values, self.scale, out=found).add_(self.offset - whole).add_(whole)
+
 
 class Geometry(Protocol):
     """Where the values of a sample stand."""
@@ -66,9 +71,30 @@ class Geometry(Protocol):
         """Plain values."""
 
 
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """Where a batch's draws come from, so that any number of workers draws the same for the same functions.
+
+    Attributes:
+        common: What is drawn for all functions of the batch at once.
+        own: [B], what is drawn for each of them, whichever worker has it.
+    """
+
+    common: np.random.Generator
+    own: Sequence[np.random.Generator]
+
+    @classmethod
+    def of(cls, seed: int, number: int, places: Iterable[int]) -> Chance:
+        """By a seed, a batch's number, and the places of its functions in the store."""
+        each = [np.random.default_rng((seed, number, int(place), _OWN)) for place in places]
+        return cls(np.random.default_rng((seed, number)), each)
+
+
+_OWN = 1  # the latents' noise of a function is drawn from (seed, number, place) alone
+
 # Points [n] or [B, n] to score of functions [B, N, C], and how many points each counts for (None: N / n).
 Drawn = tuple[NDArray[np.int64], NDArray[np.float32] | None]
-Draw = Callable[[Floats, Geometry, int, np.random.Generator], Drawn]
+Draw = Callable[[Floats, Geometry, int, Chance], Drawn]
 
 
 class DataKind(Protocol):
@@ -103,7 +129,7 @@ class DataKind(Protocol):
     def scaling(self, numbers: Statistics, *, bounded: bool) -> Scaling:
         """To the model's units; `bounded` likelihoods want values within [0, 1]."""
 
-    def draw(self, values: Floats, geometry: Geometry, count: int, rng: np.random.Generator) -> Drawn:
+    def draw(self, values: Floats, geometry: Geometry, count: int, chance: Chance) -> Drawn:
         """Points of functions [B, N, C] that a training step scores."""
 
     def unseen(self, field: xr.DataArray, first: str, last: str) -> NDArray[np.int64]:
@@ -133,6 +159,6 @@ def kind_of(domain: str) -> DataKind:
     return found
 
 
-def evenly(values: Floats, geometry: Geometry, count: int, rng: np.random.Generator) -> Drawn:
+def evenly(values: Floats, geometry: Geometry, count: int, chance: Chance) -> Drawn:
     """Points that are drawn uniformly, without replacement, the same of every function."""
-    return np.sort(rng.choice(len(geometry.coords), count, replace=False)), None
+    return np.sort(chance.common.choice(len(geometry.coords), count, replace=False)), None

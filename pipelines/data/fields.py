@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipelines.data.domain import Drawn, Floats, Geometry, Scaling, evenly
+from pipelines.data.domain import Chance, Drawn, Floats, Geometry, Scaling, evenly
 from pipelines.data.normalize import Statistics
 from pipelines.data.sphere import Lattice
 from pipelines.data.split import Split, split_samples
@@ -52,9 +52,9 @@ class Fields:
             return Scaling(offset=numbers.minimum, scale=numbers.maximum - numbers.minimum)
         return Scaling(offset=numbers.mean, scale=numbers.std)
 
-    def draw(self, values: Floats, geometry: Geometry, count: int, rng: np.random.Generator) -> Drawn:
+    def draw(self, values: Floats, geometry: Geometry, count: int, chance: Chance) -> Drawn:
         """Uniformly over the grid, as the bound sums over it."""
-        return evenly(values, geometry, count, rng)
+        return evenly(values, geometry, count, chance)
 
     def unseen(self, field: xr.DataArray, first: str, last: str) -> NDArray[np.int64]:
         """The times outside that span."""

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipelines.data.box import Box
-from pipelines.data.domain import Drawn, Floats, Geometry, evenly
+from pipelines.data.domain import Chance, Drawn, Floats, Geometry, evenly
 from pipelines.data.split import Split, split_named
 
 MARK = "split"  # a store's coordinate along its samples that says what each is for: train, validation or test
@@ -42,9 +42,9 @@ class Items:
         marks = field[MARK].values if MARK in field.coords else None
         return split_named(marks, field.shape[0], test=test, train=train, validation=validation, seed=seed)
 
-    def draw(self, values: Floats, geometry: Geometry, count: int, rng: np.random.Generator) -> Drawn:
+    def draw(self, values: Floats, geometry: Geometry, count: int, chance: Chance) -> Drawn:
         """Uniformly."""
-        return evenly(values, geometry, count, rng)
+        return evenly(values, geometry, count, chance)
 
     def unseen(self, field: xr.DataArray, first: str, last: str) -> NDArray[np.int64]:
         """All: names do not say what was seen."""

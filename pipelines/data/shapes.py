@@ -21,7 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipelines.data.box import Box
-from pipelines.data.domain import Drawn, Floats, Geometry, Scaling
+from pipelines.data.domain import Chance, Drawn, Floats, Geometry, Scaling
 from pipelines.data.items import MARK, Items
 from pipelines.data.normalize import Statistics
 from pipelines.data.shape_sources import open_shapes
@@ -50,12 +50,12 @@ class Shapes(Items):
         """None: a voxel is 0 or 1."""
         return Scaling(offset=0.0, scale=1.0)
 
-    def draw(self, values: Floats, geometry: Geometry, count: int, rng: np.random.Generator) -> Drawn:
+    def draw(self, values: Floats, geometry: Geometry, count: int, chance: Chance) -> Drawn:
         """Half at the surface, half anywhere; each function has its own points [B, n] and weights [B, n]."""
         solid = np.asarray(values).reshape(len(values), *geometry.shape) > 0.5
         total, near = int(np.prod(geometry.shape)), at_surface(solid).reshape(len(solid), -1)
         index, weight = np.empty((len(solid), count), np.int64), np.empty((len(solid), count), np.float32)
-        for row, here in enumerate(near):
+        for row, (here, rng) in enumerate(zip(near, chance.own, strict=True)):
             places = np.flatnonzero(here)
             half = count // 2 if len(places) else 0
             index[row, :half] = places[rng.integers(len(places), size=half)] if half else 0

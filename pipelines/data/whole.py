@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.data.domain import Draw, Floats, Geometry, Scaling, evenly
+from pipelines.data.domain import Chance, Draw, Floats, Geometry, Scaling, evenly
 from vamoh import FunctionBatch
 
 
@@ -61,30 +61,38 @@ class WholeFraming:
         """The same, of which all is shown and scored as it is."""
         return replace(self, points=0, hidden=0.0, stretch=0.0)
 
-    def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, rng: np.random.Generator) -> Framed:
+    def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, chance: Chance) -> Framed:
         """Functions to learn from.
 
         Args:
             fields: [B, *grid] or [B, *grid, C] in the store's units, NaN where unobserved.
             times: [B] dates or names; not read.
             geometry: Where the values stand.
-            rng: Draws the points that are scored, and what is hidden.
+            chance: Draws the points that are scored, and of each function how it is stretched and what is hidden.
         """
-        asked, coords, rows = query(geometry), geometry.coords, len(fields)
+        coords = geometry.coords
         if self.stretch:
-            fields = np.stack([_stretched(each, geometry.shape, self.stretch, self.outside, rng) for each in fields])
-        flat = fields.reshape(rows, len(coords), -1)
-        values = self.scaling.to_model(flat)
-        if self.bounded:
-            values = values.clamp(0, 1)
-        batch = replace(asked, values=values, observed=torch.isfinite(values).all(dim=-1))
+            fields = np.stack(
+                [
+                    _stretched(each, geometry.shape, self.stretch, self.outside, own)
+                    for each, own in zip(fields, chance.own, strict=True)
+                ]
+            )
         at = rescale = shown = None
         if 0 < self.points < len(coords):
-            chosen, weight = self.draw(flat, geometry, self.points, rng)
+            flat = fields.reshape(len(fields), len(coords), -1)
+            chosen, weight = self.draw(flat, geometry, self.points, chance)
             at, rescale = torch.from_numpy(chosen), None if weight is None else torch.from_numpy(weight)
         if self.hidden:
-            shown = torch.from_numpy(_shown(coords, rows, self.hidden, rng))
-        return Framed(batch, len(coords), at, rescale, shown)
+            shown = torch.from_numpy(np.stack([_shown(coords, self.hidden, own) for own in chance.own]))
+        return Framed(self.all_of(fields, geometry), len(coords), at, rescale, shown)
+
+    def all_of(self, fields: Floats, geometry: Geometry) -> FunctionBatch:
+        """Functions as they are, at all of their points; `fields` as for `training`."""
+        values = self.scaling.to_model(fields.reshape(len(fields), len(geometry.coords), -1))
+        if self.bounded:
+            values = values.clamp(0, 1)
+        return replace(query(geometry), values=values, observed=torch.isfinite(values).all(dim=-1))
 
 
 def query(geometry: Geometry) -> FunctionBatch:
@@ -104,24 +112,24 @@ def _stretched(field: Floats, shape: tuple[int, ...], share: float, outside: flo
     return field
 
 
-def _shown(coords: NDArray[np.float64], rows: int, hidden: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """What is seen of functions at N points, [rows, N]: all; or a half-space, all but a ball, random points, by chance.
+def _shown(coords: NDArray[np.float64], hidden: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """What is seen of a function at N points, [N]: all; or a half-space, all but a ball, random points, by chance.
 
     Only coordinates are asked for, so it is one law on the sphere, in the cube and in the plane.
     """
-    shown = np.ones((rows, len(coords)), dtype=bool)
-    for row in np.flatnonzero(rng.random(rows) < hidden):
-        direction = rng.standard_normal(coords.shape[1])
-        match rng.integers(3):
-            case 0:
-                along = np.eye(coords.shape[1])[rng.integers(coords.shape[1])] if rng.random() < 0.5 else direction
-                height = coords @ (along * rng.choice([-1.0, 1.0]))
-                shown[row] = height <= np.quantile(height, rng.uniform(0.3, 0.7))
-            case 1:
-                away = np.linalg.norm(coords - coords[rng.integers(len(coords))], axis=1)
-                shown[row] = away > np.quantile(away, rng.uniform(0.1, 0.4))
-            case _:
-                shown[row] = rng.random(len(coords)) < 10 ** rng.uniform(-2, 0)
-        if not shown[row].any():
-            shown[row, rng.integers(len(coords))] = True
+    if rng.random() >= hidden:
+        return np.ones(len(coords), dtype=bool)
+    direction = rng.standard_normal(coords.shape[1])
+    match rng.integers(3):
+        case 0:
+            along = np.eye(coords.shape[1])[rng.integers(coords.shape[1])] if rng.random() < 0.5 else direction
+            height = coords @ (along * rng.choice([-1.0, 1.0]))
+            shown = height <= np.quantile(height, rng.uniform(0.3, 0.7))
+        case 1:
+            away = np.linalg.norm(coords - coords[rng.integers(len(coords))], axis=1)
+            shown = away > np.quantile(away, rng.uniform(0.1, 0.4))
+        case _:
+            shown = rng.random(len(coords)) < 10 ** rng.uniform(-2, 0)
+    if not shown.any():
+        shown[rng.integers(len(coords))] = True
     return shown

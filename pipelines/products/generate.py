@@ -223,10 +223,7 @@ def check_suffix(path: Path, kind: ProductKind) -> None:
 
 def batch_of(plan: Plan, field: xr.DataArray) -> FunctionBatch:
     """What a model is told of functions that were seen, NaN where they were not."""
-    framing, kind = plan.whole.entire, kind_of(plan.spec.domain)
-    return framing.training(
-        field.values, field[field.dims[0]].values, kind.geometry(field), np.random.default_rng()
-    ).batch
+    return plan.whole.all_of(field.values, kind_of(plan.spec.domain).geometry(field))
 
 
 def _classic(model: str | Opened) -> Opened:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.data.domain import Draw, Geometry, kind_of
+from pipelines.data.domain import Chance, Draw, Geometry, kind_of
 from pipelines.training.plan import Plan
 from pipelines.training.systems import system_of
 from vamoh import FunctionBatch
@@ -40,7 +40,7 @@ def inferred(
     for first in range(0, batch.batch_size, AT_ONCE):
         some = batch.rows(first, first + AT_ONCE)
         rng = np.random.default_rng((seed, first))
-        draw = _Points(some, geometry, kind_of(plan.spec.domain).draw, rng)
+        draw = _Points(some, geometry, kind_of(plan.spec.domain).draw, Chance(rng, rng.spawn(some.batch_size)))
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         infer = system_of(plan.spec).infer
         parts.append(infer(network, some, draw, steps=steps, cell=cell, generator=chance))
@@ -51,9 +51,9 @@ def inferred(
 class _Points:
     """Points that were seen, as a kind of data draws them: all where they are few."""
 
-    def __init__(self, batch: FunctionBatch, geometry: Geometry, draw: Draw, rng: np.random.Generator) -> None:
+    def __init__(self, batch: FunctionBatch, geometry: Geometry, draw: Draw, chance: Chance) -> None:
         assert batch.values is not None
-        self._geometry, self._draw, self._rng = geometry, draw, rng
+        self._geometry, self._draw, self._chance = geometry, draw, chance
         self._values = batch.values.numpy()
         self._seen = batch.mask.expand(len(self._values), -1).numpy()
         most = int(self._seen.sum(axis=1).max())
@@ -65,7 +65,7 @@ class _Points:
     def __call__(self) -> tuple[Tensor, Tensor]:
         if self._all is not None:
             return self._all
-        index, weight = self._draw(self._values, self._geometry, self._count, self._rng)
+        index, weight = self._draw(self._values, self._geometry, self._count, self._chance)
         index = np.broadcast_to(index, (len(self._seen), index.shape[-1]))
         even = np.float32(self._seen.shape[1] / self._count)
         weight = np.where(np.take_along_axis(self._seen, index, axis=1), even if weight is None else weight, 0)

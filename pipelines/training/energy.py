@@ -27,11 +27,11 @@ FUNCTIONS = 64  # of each of the two, at most
 def sample_energy(model: Model, plan: Plan, store: Store, held: Index) -> float:
     """The distance between as many samples as there are functions held out, and these, in the store's units."""
     held = held[np.linspace(0, len(held) - 1, min(FUNCTIONS, len(held))).round().astype(int)]
-    framing, asked, unread = plan.whole.entire, query(plan.geometry), np.random.default_rng()
+    asked = query(plan.geometry)
     device = next(model.parameters()).device
     truth, seen = [], []
     for part in read_samples(store, held):
-        batch = framing.training(part.fields, part.times, plan.geometry, unread).batch
+        batch = plan.whole.all_of(part.fields, plan.geometry)
         assert batch.values is not None
         truth.append(batch.values)
         seen.append(batch.mask.expand(len(batch.values), -1))

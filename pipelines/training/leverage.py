@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pipelines.data.batches import Framing
+from pipelines.data.domain import Chance
 from pipelines.data.sphere import Lattice
 from pipelines.data.stream import Samples
 from pipelines.training.validation import predict
@@ -109,7 +110,7 @@ def fit_leverage(
     chosen = torch.from_numpy((rows[:, None] * lattice.shape[1] + columns).ravel())
     total, count = torch.zeros(1, dtype=torch.float64), 0
     for number, part in enumerate(samples):
-        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
+        batch = framing.training(part.fields, part.times, lattice, Chance.of(seed, number, part.position)).batch
         local = model.place(batch).local
         assert local is not None
         seen = readouts(model, local)[:, chosen].double()
@@ -139,7 +140,7 @@ def predictions(
     framing = framing.entire
     at = None if leverage is None else corners(lattice.every(leverage.every), *lattice.points)
     for number, part in enumerate(samples):
-        batch = framing.training(part.fields, part.times, lattice, np.random.default_rng((seed, number))).batch
+        batch = framing.training(part.fields, part.times, lattice, Chance.of(seed, number, part.position)).batch
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
@@ -171,7 +172,7 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
 
     Source: Bolin and Wallin, "Local scale invariance and robustness of proper scoring rules" (2023).
     """
-    parts = [_drawn(each, area, np.random.default_rng((seed, number))) for number, each in enumerate(predicted)]
+    parts = [_drawn(each, area, Chance.of(seed, number, part.position)) for number, each in enumerate(predicted)]
     weights, means, scales, values, leverage = (torch.cat(column).double() for column in zip(*parts, strict=True))
     centre = (weights * means).sum(dim=-1)
     between = means[:, :, None] - means[:, None]

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import TrainingConfig
 from pipelines.data.batches import Framing
-from pipelines.data.domain import Geometry
+from pipelines.data.domain import Chance, Geometry
 from pipelines.data.stream import Samples
 from pipelines.data.whole import WholeFraming
 from vamoh import FunctionBatch, VAMoH
@@ -149,8 +149,8 @@ def draw(
     latent: int,
     num: int,
 ) -> Drawn:
-    """A worker's part of a step; a sample's noise is its own, whichever worker has it."""
-    framed = framing.training(samples.fields, samples.times, geometry, np.random.default_rng((seed, step)))
+    """A worker's part of a step; what is drawn for a sample is its own, whichever worker has it."""
+    framed = framing.training(samples.fields, samples.times, geometry, Chance.of(seed, step, samples.position))
     own = [np.random.default_rng((seed, step, int(place))).standard_normal((num, latent)) for place in samples.position]
     weight = None if samples.weight is None else torch.from_numpy(samples.weight)
     noise = torch.from_numpy(np.stack(own, axis=1).astype(np.float32))

@@ -235,7 +235,7 @@ def _reconstructed(model: VAMoH | Functa, plan: Plan, share: Share) -> dict[str,
 
 def _learned(plan: Plan, store: Store, index: Index, device: torch.device) -> Iterator[FunctionBatch]:
     """Training functions as a model is told of them, a few at a time, on some of their points."""
-    framing, rng, total = plan.whole.entire, np.random.default_rng(plan.config.seed), len(plan.geometry.area)
+    rng, total = np.random.default_rng(plan.config.seed), len(plan.geometry.area)
     points = torch.from_numpy(np.sort(rng.choice(total, min(total, SETTLED_POINTS), replace=False)))
     for part in read_samples(store, index):
-        yield framing.training(part.fields, part.times, plan.geometry, rng).batch.at(points).to(device)
+        yield plan.whole.all_of(part.fields, plan.geometry).at(points).to(device)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.data.batches import Framing
-from pipelines.data.domain import Geometry
+from pipelines.data.domain import Chance, Geometry
 from pipelines.data.store import Store
 from pipelines.data.stream import Index, Samples
 from pipelines.data.whole import WholeFraming
@@ -71,8 +70,8 @@ def validate(
     sums = torch.zeros(6, dtype=torch.float64, device=device)
     for part in samples:
         number = int(part.position[0])
-        rng = np.random.default_rng((seed, number))
-        batch = framing.training(part.fields, part.times, geometry, rng).batch.to(device)
+        chance = Chance.of(seed, number, part.position)
+        batch = framing.training(part.fields, part.times, geometry, chance).batch.to(device)
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator).to(device)

@@ -1,8 +1,9 @@
 """What a second worker brings, and what Ray costs: `python -m tests.benchmarks.scaling`.
 
 The preset `downscale` on ERA5 of the globe, 46 x 90 points, 32 fields a worker and step (`--each`), one thread each;
-runs in turns, the fastest of each. A step's time is that of two epochs, with the validation and the checkpoint that
-lie between them, over their steps. A worker has one processor for all that it does, its reading included.
+runs in turns. A step's time is that of two epochs, with the validation and the checkpoint that lie between them, over
+their steps: the median of all such pairs but those of the first three epochs, in which libraries are loaded and
+connections made. A worker has one processor for all that it does, its reading included.
 
     efficiency_2   the step of one worker over that of two, each in Ray with a batch of its own (weak scaling)
     ray_overhead   the step of two workers in Ray over that of the same two in plain torch.distributed, less one
@@ -12,15 +13,19 @@ lie between them, over their steps. A worker has one processor for all that it d
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does, before torch allocates anything
 
 import torch
 from ray import train
@@ -34,7 +39,7 @@ from pipelines.training.plan import make_plan, split_of
 from pipelines.training.tracking import Tracking
 from tests.benchmarks.fields import era5_hours
 
-FIELDS, EPOCHS = 448, 5
+FIELDS, EPOCHS, FIRST = 448, 11, 3
 SETTINGS = (
     f"training.epochs={EPOCHS}",
     "training.validate_every=2",
@@ -73,8 +78,8 @@ def pinned_worker(loop: dict[str, Any]) -> None:
     run_worker(loop)
 
 
-def in_ray(store: Store, workers: int, each: int, name: str) -> tuple[float, float]:
-    """Seconds a step, and to the first step, of `vamoh train --workers N`."""
+def in_ray(store: Store, workers: int, each: int, name: str) -> tuple[list[float], float]:
+    """Seconds a step of each pair of epochs, and to the first step, of `vamoh train --workers N`."""
     overrides = [part for setting in settings(workers, each) for part in ("--set", setting)]
     program = PROGRAM if workers else "import sys; from infra.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "train", "downscale", "--store", store.path, *overrides]
@@ -90,8 +95,8 @@ def in_ray(store: Store, workers: int, each: int, name: str) -> tuple[float, flo
     return step_seconds(name, load_config("downscale", settings(workers, each)), store), first
 
 
-def in_plain_torch(store: Store, workers: int, each: int, name: str) -> float:
-    """Seconds a step of the same loop in processes that torch starts."""
+def in_plain_torch(store: Store, workers: int, each: int, name: str) -> list[float]:
+    """Seconds a step of each pair of epochs of the same loop in processes that torch starts."""
     config, folder = load_config("downscale", settings(workers, each)), RunFolder(Path("runs", name).absolute())
     folder.path.mkdir(parents=True)
     tracking = Tracking.start(name, {}, {})
@@ -123,12 +128,13 @@ def plain_worker(rank: int, task: WorkerTask, workers: int, port: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def step_seconds(name: str, config: Config, store: Store) -> float:
-    """From the journal, the fastest two epochs of those after the first, which warms up."""
+def step_seconds(name: str, config: Config, store: Store) -> list[float]:
+    """From the journal, of each pair of epochs after the first three."""
     lines = [json.loads(line) for line in Path("runs", name, "metrics.jsonl").read_text().splitlines()]
     steps = len(split_of(config, store).train) // config.training.batch_size
     ends = [line["timestamp"] / 1000 for line in lines]
-    return min(later - first for first, later in zip(ends[::2], ends[2::2], strict=False)) / (2 * steps)
+    ends = ends[FIRST - 1 :: 2]
+    return [(later - first) / (2 * steps) for first, later in itertools.pairwise(ends)]
 
 
 def compare(turns: int, each: int) -> dict[str, float]:
@@ -137,24 +143,24 @@ def compare(turns: int, each: int) -> dict[str, float]:
     store = write_store(field, Path("store").absolute(), source="", license="")
     found: dict[str, list[float]] = {}
 
-    def add(key: str, value: float) -> None:
-        found.setdefault(key, []).append(value)
-        print(f"  {key} {value:.3f}", flush=True)
+    def add(key: str, *values: float) -> None:
+        found.setdefault(key, []).extend(values)
+        print(f"  {key} {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})", flush=True)
 
     for turn in range(turns):
         print(f"turn {turn + 1} of {turns}")
         for workers in (0, 1, 2):
-            step, first = in_ray(store, workers, each, f"ray-{workers}-{turn}")
-            add(f"step_s.ray_{workers}", step)
+            steps, first = in_ray(store, workers, each, f"ray-{workers}-{turn}")
+            add(f"step_s.ray_{workers}", *steps)
             add(f"first_step_s.ray_{workers}", first)
         for workers in (1, 2):
-            add(f"step_s.plain_{workers}", in_plain_torch(store, workers, each, f"plain-{workers}-{turn}"))
-    fastest = {f"scaling.{key}": min(values) for key, values in found.items()}
+            add(f"step_s.plain_{workers}", *in_plain_torch(store, workers, each, f"plain-{workers}-{turn}"))
+    middle = {f"scaling.{key}": statistics.median(values) for key, values in found.items()}
 
     def ratio(one: str, other: str) -> float:
-        return fastest[f"scaling.{one}"] / fastest[f"scaling.{other}"]
+        return middle[f"scaling.{one}"] / middle[f"scaling.{other}"]
 
-    return fastest | {
+    return middle | {
         "scaling.efficiency_2": ratio("step_s.ray_1", "step_s.ray_2"),
         "scaling.efficiency_2_plain": ratio("step_s.plain_1", "step_s.plain_2"),
         "scaling.ray_overhead": ratio("step_s.ray_2", "step_s.plain_2") - 1,

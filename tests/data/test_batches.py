@@ -10,6 +10,7 @@ import xarray as xr
 from pipelines.data.background import Background
 from pipelines.data.batches import Framing, Scaling
 from pipelines.data.climate import open_source
+from pipelines.data.domain import Chance
 from pipelines.data.means import block_means
 from pipelines.data.sphere import Lattice, unit_vectors
 from pipelines.data.whole import WholeFraming
@@ -24,12 +25,12 @@ def world(era5_sample: Path) -> xr.DataArray:
 
 
 @pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(5)
+def chance() -> Chance:
+    return Chance.of(5, 0, range(4))
 
 
-def training(field: xr.DataArray, framing: Framing | WholeFraming, rng: np.random.Generator):  # noqa: ANN201
-    return framing.training(field.values, field["time"].values, Lattice.of(field), rng)
+def training(field: xr.DataArray, framing: Framing | WholeFraming, chance: Chance):  # noqa: ANN201
+    return framing.training(field.values, field["time"].values, Lattice.of(field), chance)
 
 
 def test_scaling_round_trips(world) -> None:
@@ -39,10 +40,10 @@ def test_scaling_round_trips(world) -> None:
 
 
 @pytest.mark.parametrize("factors", [(4, 4), (2, 5)])
-def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
+def test_a_context_is_the_field_at_its_points(world, factors, chance) -> None:
     lattice = Lattice.of(world)
     for _ in range(6):
-        batch, total, *_ = training(world, Framing(scaling=SCALING, factors=factors), rng)
+        batch, total, *_ = training(world, Framing(scaling=SCALING, factors=factors), chance)
         assert total == world[0].size
         assert batch.context is not None and batch.context.values is not None
         near = np.linalg.norm(batch.context.coords.numpy()[0][:, None] - lattice.coords.astype(np.float32), axis=-1)
@@ -51,16 +52,16 @@ def test_a_context_is_the_field_at_its_points(world, factors, rng) -> None:
         torch.testing.assert_close(batch.context.values[..., 0], expected)
 
 
-def test_one_factor_means_the_lattice_from_its_first_point(world, rng) -> None:
-    batch, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4)), rng)
+def test_one_factor_means_the_lattice_from_its_first_point(world, chance) -> None:
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4)), chance)
     lattice = Lattice.of(world).every(4)
     expected = world.values[:, ::4, ::4].reshape(4, -1)[:, lattice.context_index]
     assert batch.context is not None and batch.context.values is not None
     torch.testing.assert_close(batch.context.values[..., 0], SCALING.to_model(expected))
 
 
-def test_a_context_of_means_is_the_means_over_blocks_at_their_centres(world, rng) -> None:
-    batch, *_ = training(world, Framing(scaling=SCALING, factors=(2, 2), kind="means"), rng)
+def test_a_context_of_means_is_the_means_over_blocks_at_their_centres(world, chance) -> None:
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(2, 2), kind="means"), chance)
     means, where = block_means(world.values, Lattice.of(world), 2)
     held = where.context_index
     assert batch.context is not None and batch.context.values is not None
@@ -68,9 +69,9 @@ def test_a_context_of_means_is_the_means_over_blocks_at_their_centres(world, rng
     torch.testing.assert_close(batch.context.coords[0], torch.from_numpy(where.coords[held].astype(np.float32)))
 
 
-def test_noise_is_added_to_what_is_known_and_to_nothing_else(world, rng) -> None:
+def test_noise_is_added_to_what_is_known_and_to_nothing_else(world, chance) -> None:
     clean, noisy = (
-        training(world, Framing(scaling=SCALING, factors=(4, 4), noise=noise), rng).batch for noise in (0.0, 2.0)
+        training(world, Framing(scaling=SCALING, factors=(4, 4), noise=noise), chance).batch for noise in (0.0, 2.0)
     )
     assert clean.context is not None and noisy.context is not None
     assert torch.equal(clean.values, noisy.values)
@@ -78,11 +79,11 @@ def test_noise_is_added_to_what_is_known_and_to_nothing_else(world, rng) -> None
     assert added.std() == pytest.approx(2.0, rel=0.05)
 
 
-def test_a_context_of_any_points_is_a_whole_field_and_says_how_far_off_it_may_be(world, rng) -> None:
+def test_a_context_of_any_points_is_a_whole_field_and_says_how_far_off_it_may_be(world, chance) -> None:
     lattice = Lattice.of(world)
     background = Background.of(world.values, world["time"].values, lattice)
     framing = Framing(scaling=SCALING, factors=(2, 4), kind="scattered", background=background, points=300)
-    batch, *_ = training(world, framing, rng)
+    batch, *_ = training(world, framing, chance)
     assert batch.context is not None and batch.context.mask.all()
     assert batch.covariates is not None and batch.covariates.shape == (4, 300, 5)
     assert (batch.covariates[..., 4] >= 0).all()
@@ -93,8 +94,8 @@ def test_a_context_of_any_points_is_a_whole_field_and_says_how_far_off_it_may_be
     torch.testing.assert_close(asked.base[..., 0], expected, atol=2e-3, rtol=0)
 
 
-def test_the_base_is_the_value_itself_at_a_context_point(world, rng) -> None:
-    batch, *_ = training(world, Framing(scaling=SCALING, factors=(3, 3)), rng)
+def test_the_base_is_the_value_itself_at_a_context_point(world, chance) -> None:
+    batch, *_ = training(world, Framing(scaling=SCALING, factors=(3, 3)), chance)
     lattice = Lattice.of(world)
     held = np.arange(world[0].size).reshape(lattice.shape)[::3, ::3].ravel()
     assert batch.base is not None and batch.values is not None
@@ -106,7 +107,7 @@ def test_with_a_context_points_are_drawn_in_proportion_to_the_area_that_they_sta
     rows = {float(np.float32(np.sin(np.deg2rad(latitude)))): row for row, latitude in enumerate(lattice.latitude)}
     counts = np.zeros(len(lattice.latitude))
     for step in range(400):
-        batch, *_ = training(world[:1], framing, np.random.default_rng((0, step)))
+        batch, *_ = training(world[:1], framing, Chance.of(0, step, [0]))
         for height in batch.coords[0, :, 2].tolist():
             counts[rows[height]] += 1
     share = lattice.area.reshape(lattice.shape).sum(axis=1)
@@ -118,26 +119,26 @@ def test_without_a_context_all_is_read_and_points_to_score_are_drawn_uniformly(w
     framing, total = WholeFraming(scaling=SCALING, points=100), world[0].size
     counts = np.zeros(total)
     for step in range(400):
-        batch, num_total, at, *_ = training(world[:1], framing, np.random.default_rng((0, step)))
+        batch, num_total, at, *_ = training(world[:1], framing, Chance.of(0, step, [0]))
         assert batch.num_points == num_total == total and at is not None and len(at.unique()) == 100
         counts[at.numpy()] += 1
     expected = 400 * 100 / total
     assert abs(counts.var() / (expected * (1 - 100 / total)) - 1) < 5 * np.sqrt(2 / total)  # as of binomial draws
-    assert training(world[:1], WholeFraming(scaling=SCALING), np.random.default_rng(0)).at is None
+    assert training(world[:1], WholeFraming(scaling=SCALING), Chance.of(0, 0, [0])).at is None
 
 
 @pytest.mark.parametrize("points", [0, 77, 10**6])
-def test_no_point_is_drawn_twice(world, points, rng) -> None:
-    batch, total, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4), points=points), rng)
+def test_no_point_is_drawn_twice(world, points, chance) -> None:
+    batch, total, *_ = training(world, Framing(scaling=SCALING, factors=(4, 4), points=points), chance)
     assert batch.num_points == (points if points == 77 else total)
     lattice = Lattice.of(world)
     poles = 2 * (lattice.shape[1] - 1) if points != 77 else 0
     assert len(np.unique(batch.coords[0].numpy(), axis=0)) >= batch.num_points - poles - (2 if points == 77 else 0)
 
 
-def test_the_training_path_and_the_query_path_give_the_same_tensors(world, rng) -> None:
+def test_the_training_path_and_the_query_path_give_the_same_tensors(world, chance) -> None:
     framing, lattice = Framing(scaling=SCALING, factors=(4, 4)), Lattice.of(world)
-    trained, *_ = training(world, framing, rng)
+    trained, *_ = training(world, framing, chance)
     coarse = world.values[:, ::4, ::4].astype(np.float64)  # as a user's file might hold them
     asked = framing.query(lattice.points, world["time"].values, coarse=coarse, lattice=lattice.every(4))
     for name in ("coords", "covariates", "base"):
@@ -146,11 +147,11 @@ def test_the_training_path_and_the_query_path_give_the_same_tensors(world, rng) 
         assert torch.equal(getattr(trained.context, name), getattr(asked.context, name)), name
 
 
-def test_what_is_missing_becomes_unobserved_and_nothing_else_does(world, rng) -> None:
+def test_what_is_missing_becomes_unobserved_and_nothing_else_does(world, chance) -> None:
     field = world.copy(deep=True)
     field[0, 3:9, 5:30] = np.nan
     field[2, 0, 0] = np.nan
-    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), chance)
     missing = np.isnan(field.values.reshape(4, -1))
     np.testing.assert_array_equal(~batch.mask.numpy(), missing)
     assert batch.context is not None
@@ -161,20 +162,20 @@ def test_what_is_missing_becomes_unobserved_and_nothing_else_does(world, rng) ->
     assert batch.base is not None and torch.isfinite(batch.base).all()
 
 
-def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(world, rng) -> None:
+def test_a_field_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing(world, chance) -> None:
     field = world.copy(deep=True)
     field[1] = np.nan
     field[3, ::4, ::4] = np.nan  # something to explain, and no context to explain it from
-    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), rng)
+    batch, *_ = training(field, Framing(scaling=SCALING, factors=(4, 4)), chance)
     assert not batch.mask[1].any()
     assert not batch.mask[3].any()
     assert batch.base is not None and torch.isfinite(batch.base).all()
 
 
-def test_bounded_values_stay_within_their_bounds(world, rng) -> None:
+def test_bounded_values_stay_within_their_bounds(world, chance) -> None:
     low, high = float(world.min()) + 5, float(world.max()) - 5
     framing = WholeFraming(scaling=Scaling(offset=low, scale=high - low), bounded=True)
-    batch, *_ = training(world, framing, rng)
+    batch, *_ = training(world, framing, chance)
     assert batch.values is not None
     assert (batch.values.min(), batch.values.max()) == (0, 1)
     assert batch.mask.all()

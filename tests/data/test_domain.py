@@ -9,7 +9,7 @@ import xarray as xr
 
 from pipelines.data.box import Box
 from pipelines.data.chunks import ChunkPlan
-from pipelines.data.domain import Scaling
+from pipelines.data.domain import Chance, Scaling, kind_of
 from pipelines.data.items import Items
 from pipelines.data.store import open_store, write_store
 from pipelines.data.stored import ChunkError
@@ -62,7 +62,7 @@ def test_a_span_of_time_is_refused_for_items() -> None:
 def test_channels_stand_at_the_same_point() -> None:
     box, pictures = Box((5, 4)), np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
     framing = WholeFraming(scaling=Scaling(offset=0, scale=255), bounded=True)
-    framed = framing.training(pictures, np.arange(3), box, np.random.default_rng(0))
+    framed = framing.training(pictures, np.arange(3), box, Chance.of(0, 0, range(3)))
     assert framed.batch.values is not None and framed.batch.values.shape == (3, 20, 3) and framed.num_total == 20
     np.testing.assert_allclose(framed.batch.values[1].view(5, 4, 3), pictures[1] / 255, atol=1e-6)
     assert torch.equal(framed.batch.coords, query(box).coords)
@@ -72,7 +72,7 @@ def test_channels_stand_at_the_same_point() -> None:
 def test_what_is_hidden_is_a_part_of_some_functions(shape: tuple[int, ...]) -> None:
     framing, box = WholeFraming(scaling=Scaling(offset=0, scale=1), hidden=0.5), Box(shape)
     values = np.random.default_rng(1).random((400, *shape)).astype(np.float32)
-    framed = framing.training(values, np.arange(400), box, np.random.default_rng(2))
+    framed = framing.training(values, np.arange(400), box, Chance.of(2, 0, range(400)))
     assert framed.shown is not None and framed.batch.mask.all()  # hidden from the encoder, and scored
     share = framed.shown.double().mean(dim=1)
     assert share.min() > 0 and abs((share < 1).double().mean() - 0.5) < 0.1
@@ -105,11 +105,30 @@ def test_a_stretched_shape_is_the_shape_seen_larger_or_smaller(tmp_path: Path) -
     box, shapes = Box((40, 40, 40)), np.zeros((50, 40, 40, 40), np.float32)
     shapes[:, 10:30, 10:30, 10:30] = 1  # a cube of half the box
     framing = WholeFraming(scaling=Scaling(offset=0, scale=1), stretch=0.25)
-    framed = framing.training(shapes, np.arange(50), box, np.random.default_rng(0))
+    framed = framing.training(shapes, np.arange(50), box, Chance.of(0, 0, range(50)))
     assert framed.batch.values is not None
     sides = [framed.batch.values.view(50, 40, 40, 40).amax(dim=axes).sum(dim=1) for axes in ((2, 3), (1, 3), (1, 2))]
     for side in sides:  # each axis by a share of its own, within a quarter
         assert side.min() >= 14 and side.max() <= 26 and side.double().std() > 2
     torch.testing.assert_close(framed.batch.values.sum(dim=(1, 2)), sides[0] * sides[1] * sides[2])
-    entire = framing.entire.training(shapes, np.arange(50), box, np.random.default_rng(0)).batch.values
+    entire = framing.all_of(shapes, box).values
     assert entire is not None and torch.equal(entire.view(50, 40, 40, 40), torch.from_numpy(shapes))
+
+
+def test_what_a_step_draws_for_a_shape_does_not_depend_on_who_has_it() -> None:
+    box, places = Box((8, 8, 8)), np.array([7, 3, 40, 11])
+    shapes = (np.random.default_rng(3).random((4, 8, 8, 8)) > 0.5).astype(np.float32)
+    framing = WholeFraming(
+        scaling=Scaling(offset=0, scale=1), points=32, hidden=0.8, stretch=0.3, draw=kind_of("cube").draw
+    )
+
+    def framed(rows: slice) -> tuple[torch.Tensor, ...]:
+        made = framing.training(shapes[rows], np.arange(4)[rows], box, Chance.of(5, 2, places[rows]))
+        assert made.batch.values is not None and made.at is not None and made.rescale is not None
+        assert made.shown is not None
+        return made.batch.values, made.at, made.rescale, made.shown
+
+    together, apart = framed(slice(4)), [framed(slice(0, 1)), framed(slice(1, 4))]
+    for whole, parts in zip(together, zip(*apart, strict=True), strict=True):
+        assert torch.equal(whole, torch.cat(parts))
+        assert not torch.equal(whole[0], whole[1])

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from pipelines.data import voxelising
 from pipelines.data.box import Box
-from pipelines.data.domain import kind_of
+from pipelines.data.domain import Chance, kind_of
 from pipelines.data.shape_sources import Files
 from pipelines.data.shapenet import Item
 from pipelines.data.shapes import Shapes, at_surface, ingest
@@ -209,8 +209,8 @@ def test_points_are_drawn_half_at_the_surface_and_sums_over_them_are_unbiased() 
     # anything: here what a model might lose at each point
     loss = rng.gamma(1.0, size=(2, len(centres))) * (1 + 5 * at_surface(solid.reshape(2, 10, 11, 12)).reshape(2, -1))
     estimates, near = [], []
-    for _ in range(3000):
-        index, weight = kind_of("cube").draw(values, box, 64, rng)
+    for number in range(3000):
+        index, weight = kind_of("cube").draw(values, box, 64, Chance.of(0, number, range(2)))
         assert index.shape == weight.shape == (2, 64)
         estimates.append((np.take_along_axis(loss, index, axis=1) * weight).sum(axis=1))
         near.append(np.take_along_axis(at_surface(solid.reshape(2, 10, 11, 12)).reshape(2, -1), index, axis=1).mean())
@@ -222,6 +222,6 @@ def test_points_are_drawn_half_at_the_surface_and_sums_over_them_are_unbiased() 
 
 
 def test_points_of_a_shape_without_a_surface_are_drawn_uniformly() -> None:
-    index, weight = Shapes().draw(np.ones((1, 1000, 1)), Box((10, 10, 10)), 100, np.random.default_rng(0))
+    index, weight = Shapes().draw(np.ones((1, 1000, 1)), Box((10, 10, 10)), 100, Chance.of(0, 0, [0]))
     assert index.shape == (1, 100)
     np.testing.assert_allclose(weight, 10)

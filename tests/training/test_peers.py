@@ -129,8 +129,8 @@ def test_a_functa_round_trips_with_what_was_fitted_to_it(store: Store, tmp_path:
     changed = {key for key, value in after.state_dict().items() if not torch.equal(value, before[key])}
     assert {"prior.mean", "prior.flow.direction"} <= changed
     assert all(key.startswith(("prior.", "latent_", "value_scale")) for key in changed)
-    batch = plan.framing.entire.training(store.field[:3].values, np.arange(3), plan.geometry, np.random.default_rng())
-    error = (after.values(after.infer(batch.batch), batch.batch) - batch.batch.values).square().mean().sqrt()
+    batch = plan.whole.all_of(store.field[:3].values, plan.geometry)
+    error = (after.values(after.infer(batch), batch) - batch.values).square().mean().sqrt()
     assert after.value_scale.item() == pytest.approx(error.item(), rel=0.25)  # of three fields, and of all
 
 

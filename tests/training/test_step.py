@@ -97,7 +97,15 @@ UNEVEN = ("training.last_batch=keep", "training.batch_size=5", "split.validation
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize(
-    "changes", [(), ("context.every=[2, 4]", "training.predictive=0.3"), CLASSIC], ids=["lattice", "range", "classic"]
+    "changes",
+    [
+        (),
+        ("context.every=[2, 4]", "training.predictive=0.3"),
+        ("context.noise=0.5",),
+        CLASSIC,
+        (*CLASSIC, "training.hidden=0.7"),
+    ],
+    ids=["lattice", "range", "noise", "classic", "hidden"],
 )
 def test_any_number_of_workers_computes_the_same_gradient(
     changes, uneven, workers, store: Store, tiny: Callable[..., Config]

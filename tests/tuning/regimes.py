@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
+from pipelines.data.domain import Chance
 from pipelines.data.store import Store, write_store
 from pipelines.data.whole import query
 from pipelines.training.plan import Plan, split_of
@@ -119,7 +120,7 @@ def share_recognised(plan: Plan, model: VAMoH, made: Made) -> float:
     """The share of the validation fields' points whose component is their regime, components being named at best."""
     held = split_of(plan.config, made.store).validation
     field = made.store.field.isel(time=held)
-    batch = plan.framing.training(field.values, field["time"].values, plan.lattice, np.random.default_rng(0)).batch
+    batch = plan.framing.training(field.values, field["time"].values, plan.lattice, Chance.of(0, 0, held)).batch
     assert batch.values is not None
     with torch.no_grad():
         mixture = model.decode(model.posterior(batch).mean, batch)

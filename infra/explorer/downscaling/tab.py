@@ -54,6 +54,7 @@ class Downscaling:
         self._work, self._place_work = Work("Downscaling", room=True), Work("Asking for the place")
         self._given: Given | None = None
         self._seen: tuple[tuple[Any, ...], Seen] | None = None
+        self._sketched = False  # what is seen is to be followed by something finer
         self._drawn: tuple[Layer, Layer] | None = None
         self._maps: Maps | None = None
         self._waiting: Any = None
@@ -170,7 +171,11 @@ class Downscaling:
         def looking(step: Step) -> Seen:
             return look(ensemble(time, members, seed), window, step)
 
-        self._work.start(looking, lambda seen: self._done(key, seen, after))
+        def shown(seen: Seen) -> None:
+            self._sketched = after is not None
+            self._done(key, seen, after)
+
+        self._work.start(looking, shown)
 
     def _done(self, key: tuple[Any, ...], seen: Seen, after: Callable[[], None] | None = None) -> None:
         """The members of a window are known: show them, once the error is known too where that is what is shown."""
@@ -209,7 +214,9 @@ class Downscaling:
         beyond = doubts(
             self._model.checkpoint.plan, shown.given.lattice, seen.target, shown.given.cell_methods
         )  # what the command warns of
-        size = f"{rows} × {columns} points of {seen.window.step_deg:.3g}° on the screen"
+        size = f"{rows} × {columns} points of {seen.window.step_deg:.3g}° on the screen" + (
+            ", a sketch" if self._sketched else ""
+        )
         controls.say(save.command(shown), size, beyond)
 
     # --- a place ----------------------------------------------------------------------------------------------------

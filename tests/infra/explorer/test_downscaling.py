@@ -147,14 +147,14 @@ def test_a_region_s_map_shows_all_of_it() -> None:
 
 
 def until_drawn(page, before: str = "") -> str:
-    """Wait for another map than `before`; how much of it is on the screen."""
+    """Wait for another map than `before`, and no sketch of it; how much of it is on the screen."""
     page.wait_for_function(
         """before => {
         const deep = root => [...root.querySelectorAll('*')]
             .flatMap(each => each.shadowRoot ? [each.shadowRoot, ...deep(each.shadowRoot)] : []);
         const text = deep(document).map(root => root.textContent).find(t => / on the screen/.test(t)
             && !/ on the screen.* on the screen/s.test(t)) || '';
-        return text && !(before && text.includes(before)); }""",
+        return text && !text.includes('a sketch') && !(before && text.includes(before)); }""",
         arg=before,
     )
     return page.get_by_text("on the screen", exact=False).last.inner_text()
@@ -223,7 +223,7 @@ def test_a_person_looks_zooms_clicks_and_takes_it_away(page, explorer_at, model,
 def test_it_fits_a_telephone_and_the_handle_moves_by_keyboard(page, explorer_at, model, globe, shot) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto(explorer_at(model, globe))
-    until_drawn(page)
+    finest = until_drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     handle = page.locator(".noUi-handle").last
     before = page.locator("#after, [id^=after]").first.evaluate("element => element.style.clipPath")
@@ -234,10 +234,9 @@ def test_it_fits_a_telephone_and_the_handle_moves_by_keyboard(page, explorer_at,
     assert page.locator("#after, [id^=after]").first.evaluate("element => element.style.clipPath") != before
     assert handle.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
     shot(page, "downscale-400")
-    before = page.get_by_text("on the screen").last.inner_text()
     page.get_by_label("Resolution", exact=True).select_option("Chosen with a slider")
-    coarser = step_of(until_drawn(page, before))
-    assert step_of(before) < coarser < 16  # between the screen's and the coarse field's own
+    coarser = step_of(until_drawn(page, finest))
+    assert step_of(finest) < coarser < 16  # between the screen's and the coarse field's own
 
 
 def test_a_dropped_file_is_downscaled_and_what_is_none_gets_a_sentence(
