@@ -172,7 +172,7 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
 
     Source: Bolin and Wallin, "Local scale invariance and robustness of proper scoring rules" (2023).
     """
-    parts = [_drawn(each, area, Chance.of(seed, number, part.position)) for number, each in enumerate(predicted)]
+    parts = [_drawn(each, area, np.random.default_rng((seed, number))) for number, each in enumerate(predicted)]
     weights, means, scales, values, leverage = (torch.cat(column).double() for column in zip(*parts, strict=True))
     centre = (weights * means).sum(dim=-1)
     between = means[:, :, None] - means[:, None]
