@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal, constraints
 
-from vamoh.normal_mixture import quantile_at_score
+from vamoh.normal_mixture import NormalMixtures
 from vamoh.precision import at_least_float32
-from vamoh.random_field import LARGEST_SCORE, normal_cdf
+from vamoh.random_field import normal_cdf
 from vamoh.roots import bracketed_root
 
 LikelihoodName = Literal["normal", "bernoulli", "continuous_bernoulli", "discretised_logistic"]
@@ -252,8 +252,6 @@ class Mixture:
         """The quantile at the level Phi(score), score [B, N, C] -> [B, N, C]; exact in both tails of normals."""
         if not isinstance(self.components, Normal):
             return self.quantile(normal_cdf(score))
-        mean, scale = self.components.mean, self.components.stddev
-        score = score.to(mean.dtype).clamp(-LARGEST_SCORE, LARGEST_SCORE)
-        if self.logits.shape[-1] == 1:
-            return mean[:, 0] + scale[:, 0] * score
-        return quantile_at_score(self.weights, mean, scale, score)
+        weights = self.weights.expand(self.components.batch_shape)
+        parts = (weights, self.components.mean, self.components.stddev)
+        return NormalMixtures(*(each.transpose(0, 1) for each in parts)).at_score(score)

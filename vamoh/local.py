@@ -34,7 +34,8 @@ class LocalTerms(NamedTuple):
         readout: [B, N, C], added to every component's mean.
         offset: [1, N, K, outputs], added to the generators' outputs.
         features: [B, N, Q C + G], for the generators and the gate.
-        penalty: Scalar, minus the log prior of a point's kernel and scales up to a constant, in samples' worth.
+        penalty: Scalar, minus the log prior of a point's kernel and scales up to a constant, in samples' worth; zero
+            where there are no values to be scored.
     """
 
     readout: Tensor
@@ -93,22 +94,25 @@ class LocalReadout(nn.Module):
         learned = self.grids(coords)  # what this place has of its own
         kernels, offset, location = (learned + self.everywhere).split(parts, dim=-1)
         basis, decay = self._basis(near)  # [N, J, R], [N, J]
-        raw = kernels.view(len(coords), self.channels, -1) @ basis.transpose(1, 2)  # [N, C, J]
-        shared = (self.shared @ basis.transpose(1, 2)).unflatten(1, (-1, self.channels))  # [N, Q, C, J]
-        weights = torch.cat([raw[:, None], shared], dim=1) * decay[:, None, None]  # [N, 1 + Q, C, J]
-        seen = context.mask[:, near.index]  # [B or 1, N, J]
-        read = []
-        for channel in range(self.channels):
-            difference = context.values[:, :, channel][:, near.index] - base[:, :, channel, None]
-            difference = torch.where(seen, difference, 0.0)  # [B, N, J]
-            read.append((weights[:, :, channel] @ difference.permute(1, 2, 0)).permute(2, 0, 1))  # [B, N, 1 + Q]
-        everything = torch.stack(read, dim=-1)  # [B, N, 1 + Q, C]
-        features = everything[:, :, 1:].flatten(2)
+        kernels = kernels.view(len(coords), self.channels, -1)
+        table = context.values.transpose(0, 1)  # [M, B or 1, C]
+        difference = nn.functional.embedding(near.index, table.flatten(1)).unflatten(-1, table.shape[1:])
+        difference = difference - base.transpose(0, 1)[:, None]  # [N, J, B, C]
+        seen = context.mask
+        if seen.device.type != "cpu" or not bool(seen.all()):  # a GPU would have to be waited for
+            difference = torch.where(seen.T[near.index][..., None], difference, 0.0)
+        # the sum over neighbours first: it is the same for all read-outs, and they are more than a few functions
+        moved = (difference * decay[..., None, None]).flatten(2).transpose(1, 2) @ basis
+        moved = moved.unflatten(1, difference.shape[2:])  # [N, B, C, R]
+        shared = torch.einsum("nbcr,qcr->bnqc", moved, self.shared.unflatten(0, (-1, self.channels))).flatten(2)
+        penalty = moved.new_zeros(())
+        if query.values is not None:  # else nothing is scored
+            penalty = self._penalty(kernels @ basis.transpose(1, 2), learned.split(parts, dim=-1)[1])
         return LocalTerms(
-            readout=everything[:, :, 0],
+            readout=(moved * kernels[:, None]).sum(dim=-1).transpose(0, 1),
             offset=offset.view(1, len(coords), self.components, self.outputs),
-            features=torch.cat([features, location.expand(len(features), -1, -1)], dim=-1),
-            penalty=self._penalty(raw, learned.split(parts, dim=-1)[1]),
+            features=torch.cat([shared, location.expand(len(shared), -1, -1)], dim=-1),
+            penalty=penalty,
         )
 
     def _penalty(self, raw: Tensor, offset: Tensor) -> Tensor:
@@ -124,7 +128,7 @@ class LocalReadout(nn.Module):
         coarseness = torch.log(cell / self.spec.spacing)[:, None].expand(-1, near.index.shape[1], -1)
         told = torch.cat([near.offset / cell[..., None], coarseness], dim=-1)
         at_a_time = max(1, IN_CACHE // (told.shape[1] * max(*self.spec.kernel_widths, self.spec.kernels)))
-        basis = torch.cat([self.weight_net(part) for part in told.split(at_a_time)])
+        basis = torch.cat([self.weight_net(part) for part in told.split(at_a_time)]).div_(self.spec.kernels**0.5)
         edge = ((1 - distance / distance[:, -1:].clamp_min(1e-9)) / 0.15).clamp(0, 1)
         decay = torch.exp(-distance / (2 * self.spec.reach)) / (distance + 0.3)
-        return basis / self.spec.kernels**0.5, decay * edge * edge * (3 - 2 * edge)
+        return basis, decay * edge * edge * (3 - 2 * edge)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from infra.cli.options import JsonFlag, examples
+from infra.cli.options import JsonFlag, Overwrite, StorePath, Time, examples
 
 app = typer.Typer(help="Look at registered models, and choose the champion.")
 REFUSED = 3
@@ -102,6 +104,59 @@ def rollback(name: Annotated[str, typer.Argument(metavar="NAME", help="The regis
     from pipelines.training.champions import rollback as go_back
 
     typer.echo(f"version {go_back(name)} of {name} is the champion again")
+
+
+@app.command(
+    epilog=examples(
+        "vamoh models calibrate t2m --store uk.zarr",
+        "vamoh models calibrate t2m@challenger --store newer.zarr --time 2024-01:2024-06",
+        "vamoh models calibrate runs/uk/best --store uk.zarr --output uk-calibrated",
+    )
+)
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS, NAME/VERSION, models:/..., a run id or a folder."),
+    ],
+    store: StorePath,
+    split: Annotated[
+        str, typer.Option("--split", help="validation or test of the training store; all of another one.")
+    ] = "validation",
+    time: Time = None,
+    law_only: Annotated[
+        bool, typer.Option("--law-only", help="How wide members are and their scales, no conformal layer.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Write a checkpoint here, register nothing.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit how wide members are again, on fields that the model did not learn from; it is not trained again.
+
+    A registered model gets a new version, a folder a new folder beside it; what there was stays.
+    """
+    from infra.cli.console import number, print_json, progress
+    from pipelines.training.recalibrate import recalibrate
+
+    with progress("calibrating", "passes") as update:
+        done = recalibrate(
+            model,
+            store,
+            split=split,
+            time=time,
+            conformal=not law_only,
+            output=output,
+            overwrite=overwrite,
+            progress=update,
+        )
+    if as_json:
+        print_json(asdict(done))
+        return
+    named = (("90 % interval covers", "coverage_90"), ("spread/skill", "spread_skill"), ("CRPS, K", "crps"))
+    found = [f"{text} {number(getattr(done.before, key))} -> {number(getattr(done.after, key))}" for text, key in named]
+    how = ", each half judged by what the other gave" if done.out_of_sample else ", judged by the same fields"
+    typer.echo(f"{done.model}: {', '.join(found)} ({done.fields} fields of {done.first} to {done.last}{how})")
 
 
 def _print_card(facts: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ chunking.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -22,14 +22,16 @@ from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice
 from pipelines.data.times import hours_since_1970, label
 from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.leverage import corners, readouts, stretched
+from pipelines.training.leverage import corners, readouts
 from pipelines.training.registry import load_model
 from vamoh.leverage import Stretch
 from vamoh.local import LocalTerms
+from vamoh.members import Members
+from vamoh.normal_mixture import NormalMixtures
 from vamoh.random_field import DrawnFields, RandomField
 
-# Asked for at a time: of what is the same for all members, and of what is not, as much as a core's cache holds.
-PLACES, POINTS = 4096, 1024
+# Asked for at a time: places, of which all members know the same; and of these as many as make so many values.
+PLACES, VALUES, LEAST_PLACES = 4096, 5 * 2**14, 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,9 +197,10 @@ class Ensemble:
         return drawn._replace(amplitudes=drawn.amplitudes.float())
 
     @cached_property
-    def _networks(self) -> list[torch.Tensor]:
-        """The generators of each time's members."""
-        return [self.teller.model.hypernetworks(latent) for latent in self.latents]
+    def _members(self) -> list[Members]:
+        """Those of each time."""
+        model = self.teller.model
+        return [Members(model.generators, model.hypernetworks(each), model.gating, each) for each in self.latents]
 
     def _ask(
         self,
@@ -209,20 +212,34 @@ class Ensemble:
         plan, model = self.teller.checkpoint.plan, self.teller.model
         query = plan.downscaling.query(places, self.times, **self.known._asdict())
         placed = model.place(query)  # the same for all members: once
-        assert placed.local is not None
+        assert placed.local is not None and placed.added is not None
         law, strange = self.teller.checkpoint.leverage, self.teller.leverage(placed.local, *places)
-        for first in range(0, query.num_points, POINTS):
-            part = slice(first, min(first + POINTS, query.num_points))
-            scores = self.teller.given(self._drawn.at(query.coords[0, part]))[..., None]
-            seen = placed.at(part)
-            for time, (latent, networks) in enumerate(zip(self.latents, self._networks, strict=True)):
-                # the members of one time see the same features: one product for all of them
-                mixture = model.mixture(latent, seen.rows(time, time + 1), networks=networks)
-                drawn = mixture.at_score(scores[:, time])
-                if law is not None and strange is not None:
-                    drawn = stretched(mixture, drawn, law.stretch(strange[time, part], mixture))
-                values[:, time, part] = plan.scaling.to_kelvin(drawn[..., 0])
-                weights[time, part] = mixture.weights[..., 0].mean(dim=0).T.numpy()
+        found, shares = torch.from_numpy(values).transpose(0, 1), torch.from_numpy(weights).permute(2, 0, 1)
+        for part in parts(query.num_points, len(self.times) * len(self.fields)):
+            score = self.teller.given(self._drawn.at(query.coords[0, part])).transpose(0, 1)  # [T, M, N]
+            mixtures = NormalMixtures.empty(model.spec.components, *score.shape)
+            for time, several in enumerate(self._members):
+                one = NormalMixtures(*(each[:, time] for each in mixtures))
+                several.fill(one, placed.features[time, part], placed.added[time, :, part])
+            drawn = mixtures.at_score(score)
+            if law is not None and strange is not None:
+                expected = mixtures.expectation
+                stretch = law.factor(strange[:, None, part], mixtures.variance)
+                drawn = torch.lerp(expected, drawn, stretch)
+            plan.scaling.into_kelvin(drawn, found[..., part])
+            shares[..., part] = mixtures.weights.mean(dim=2)
+
+
+def parts(count: int, values: int) -> Iterator[slice]:
+    """Parts of `count` places, at each of which there are so many values: about equal, and whole vectors of places.
+
+    >>> list(parts(3000, 80))
+    [slice(0, 1008, None), slice(1008, 2016, None), slice(2016, 3000, None)]
+    """
+    most = max(LEAST_PLACES, VALUES // values)
+    size = -(-count // -(-count // most) // 16) * 16
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,23 +10,30 @@ import torch
 from pipelines.data.store import Store
 from pipelines.data.stream import Index
 from pipelines.data.times import label
-from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
+from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipelines.training.leverage import predictions
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
 from vamoh.conformal import SURE, ConformalMap, conformal_map, most_probable
 
 
-def check_calibration(held: Index) -> None:
+def check_calibration(held: Index, remedy: str = "") -> None:
     """Refuse to calibrate on too few fields, before a model is trained for it.
+
+    Args:
+        held: Their positions.
+        remedy: What to do about it, where it is not a training's validation split.
 
     Raises:
         ValueError: If an interval of 90 % cannot be sure of itself.
     """
     if most_probable(len(held)) < SURE:
+        needed = f"at least {round(SURE / (1 - SURE))} held-out fields for intervals of {SURE:.0%}"
         raise ValueError(
-            f"--calibrate needs at least {round(SURE / (1 - SURE))} held-out fields for intervals of {SURE:.0%}, the "
-            f"validation split has {len(held)}: raise split.validation, or leave it out"
+            f"a conformal layer needs {needed}, there are {len(held)}: {remedy}"
+            if remedy
+            else f"--calibrate needs {needed}, the validation split has {len(held)}: raise split.validation, or leave "
+            "it out"
         )
 
 
@@ -44,6 +51,17 @@ def calibrate(folder: Path, store: Store, held: Index) -> ConformalMap:
     check_calibration(held)
     checkpoint, model = load_checkpoint(folder)
     assert isinstance(model, VAMoH)
+    fitted = fit_conformal(checkpoint, model, store, held)
+    save_checkpoint(folder, replace(checkpoint, calibration=fitted), model)
+    return fitted
+
+
+def fit_conformal(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index) -> ConformalMap:
+    """The conformal map of the scores of held-out samples.
+
+    Raises:
+        ValueError: If the model has no context.
+    """
     plan, leverage = checkpoint.plan, checkpoint.leverage
     if leverage is None:
         raise ValueError("--calibrate is of members that downscale: this model has no context, or no law of members")
@@ -52,6 +70,4 @@ def calibrate(folder: Path, store: Store, held: Index) -> ConformalMap:
     )
     scores = [field for part in parts for field in part.scores(leverage.stretch(part.leverage, part.mixture))]
     times = store.field[store.field.dims[0]].values[held]
-    fitted = conformal_map(scores, torch.from_numpy(plan.lattice.area), first=label(times[0]), last=label(times[-1]))
-    save_checkpoint(folder, replace(checkpoint, calibration=fitted), model)
-    return fitted
+    return conformal_map(scores, torch.from_numpy(plan.lattice.area), first=label(times[0]), last=label(times[-1]))

@@ -27,7 +27,7 @@ SECTIONS = {
         "train", "validation", "test",
     ),
     "Resolutions": ("grid_degrees", "context_every", "context_kind", "input_degrees"),
-    "Calibration": ("calibration", "random_field"),
+    "Calibration": ("calibration", "random_field", "calibrated_from", "calibrated_on"),
     "Provenance": ("run_id", "git_sha", "config_hash", "seed", "epochs", "promotion", "versions"),
 }  # fmt: skip
 

@@ -298,7 +298,7 @@ def _background(about: dict[str, Any], fields: Tensor, geometry: Geometry) -> Ba
 def _leverage_law(leverage: Leverage | None) -> dict[str, Any] | None:
     if leverage is None:
         return None
-    return {name: getattr(leverage, name) for name in ("every", "constant", "growth", "exponent", "typical")}
+    return {name: getattr(leverage, name) for name in ("every", "constant", "growth", "exponent", "typical", "power")}
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

@@ -2,8 +2,9 @@
 
 A model's residuals on times that it learned from are too small, and smallest where the weather was most unlike the
 rest, because there the kernel of a place was fitted to it. So the second moments of what places read of their context
-are taken over the training times (`vamoh/leverage.py`), and the three numbers that make a variance of a leverage and
-of what the model says are those with the best scaled CRPS on times that were held out.
+are taken over the training times (`vamoh/leverage.py`), and the four numbers that make a variance of a leverage and of
+what the model says are those with the best scaled CRPS on times that were held out, every place counting by its
+standard deviation.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
+from torch.distributions import Normal
 
 from pipelines.data.batches import Framing
 from pipelines.data.domain import Chance
@@ -33,6 +35,7 @@ MOST_PLACES = 120_000
 FITTED_POINTS = 2000
 LOG_RANGE = (-8.0, 8.0)
 LEAST_EXPONENT = 0.5  # and at most one: loud places may be held for less loud, not for louder
+LEAST_POWER = 0.2  # and at most one, a regression's own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +55,17 @@ class Predicted:
     seen: Tensor
     leverage: Tensor
     times: NDArray[Any]
+
+    def at(self, index: Tensor) -> Predicted:
+        """The same of some places [n]; components must be normal."""
+        mean, scale = (part[:, :, index] for part in (self.mixture.components.mean, self.mixture.components.stddev))
+        return Predicted(
+            mixture=Mixture(self.mixture.logits[:, index], Normal(mean, scale, validate_args=False)),
+            values=self.values[:, index],
+            seen=self.seen[:, index],
+            leverage=self.leverage[:, index],
+            times=self.times,
+        )
 
     def deviation(self, stretch: Tensor) -> Tensor:
         """Standard deviations [B, N] of the stretched distributions."""
@@ -168,7 +182,10 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
     """The stretch with the best scaled CRPS, over points drawn by area from each field.
 
     The CRPS itself is ruled by the places that vary most and hardly minds an ensemble that is too sure; the log score
-    is ruled by the tails. E|X - y| / E|X - X'| + log(E|X - X'|) / 2 has neither fault.
+    is ruled by the tails. E|X - y| / E|X - X'| + log(E|X - X'|) / 2 has neither fault, but all places are alike to it:
+    those that are next to certain, as at the very points of the context, would have as much to say as those that make
+    up the ensemble's spread in kelvin. So each counts by the standard deviation that the model gave it before any
+    stretch, on which the law has no influence: the score stays proper.
 
     Source: Bolin and Wallin, "Local scale invariance and robustness of proper scoring rules" (2023).
     """
@@ -179,30 +196,32 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
     both = (scales[:, :, None] ** 2 + scales[:, None] ** 2).sqrt()
     apart = _distance(between.flatten(1), both.flatten(1), (weights[:, :, None] * weights[:, None]).flatten(1))
     variance = (weights * (scales**2 + (means - centre[:, None]) ** 2)).sum(dim=-1)
+    counts = variance.sqrt() / variance.sqrt().sum()
     typical, middle = leverage.mean().clamp_min(1e-12), variance.median()
 
-    def law(free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        constant, growth, exponent = free.exp()
-        return constant, growth / typical, exponent
+    def law(free: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        constant, growth, exponent, power = free.exp()
+        return constant, growth / typical, exponent, power
 
     def loss(free: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = torch.from_numpy(free).requires_grad_()
-        constant, growth, exponent = law(at)
-        stretch = (constant + growth * leverage).sqrt() * (variance / middle) ** ((exponent - 1) / 2)
+        constant, growth, exponent, power = law(at)
+        stretch = (constant + growth * leverage) ** (power / 2) * (variance / middle) ** ((exponent - 1) / 2)
         inside = (centre + (values - centre) / stretch)[:, None]
-        score = (_distance(means - inside, scales, weights) / apart + 0.5 * stretch.log()).mean()
+        score = (counts * (_distance(means - inside, scales, weights) / apart + 0.5 * stretch.log())).sum()
         (slope,) = torch.autograd.grad(score, at)
         return float(score.detach()), slope.numpy()
 
-    start, bounds = np.array([0.0, -2.0, 0.0]), [LOG_RANGE, LOG_RANGE, (math.log(LEAST_EXPONENT), 0.0)]
-    constant, growth, exponent = law(
-        torch.from_numpy(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
-    )
+    start = np.array([0.0, -2.0, 0.0, 0.0])
+    bounds = [LOG_RANGE, LOG_RANGE, (math.log(LEAST_EXPONENT), 0.0), (math.log(LEAST_POWER), 0.0)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    constant, growth, exponent, power = law(torch.from_numpy(found))
     return Stretch(
         constant=float(constant),
         growth=float(growth) if float(leverage.max()) > 0 else 0.0,
         exponent=float(exponent),
         typical=float(middle),
+        power=float(power),
     )
 
 

@@ -23,16 +23,16 @@ from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store
 from pipelines.data.stream import Index
 from pipelines.data.times import hours_since_1970
-from pipelines.training.checkpoint import load_checkpoint, save_checkpoint
+from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipelines.training.leverage import Predicted, fit_leverage, fit_stretch, predictions
 from pipelines.training.plan import split_of
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
-from vamoh.leverage import Stretch
+from vamoh.leverage import Leverage, Stretch
 from vamoh.random_field import RandomField
 
 Array = NDArray[np.float64]
-PAIRS_PER_BIN, BINS, LARGEST_SPREAD = 4000, 24, 1.5
+PAIRS_PER_BIN, BINS, LENGTHS, LARGEST_SPREAD = 4000, 24, 32, 1.5
 FITTED_FIELDS, LEVERAGE_FIELDS = 64, 512
 
 
@@ -46,23 +46,42 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
     """
     checkpoint, model = load_checkpoint(folder)
     assert isinstance(model, VAMoH)
-    framing, lattice, seed = checkpoint.plan.downscaling, checkpoint.plan.lattice, checkpoint.plan.config.seed
-    learned = spaced(split_of(checkpoint.plan.config, store).train, LEVERAGE_FIELDS)
+    leverage = training_leverage(checkpoint, model, store)
+    save_checkpoint(folder, with_members(replace(checkpoint, leverage=leverage), model, store, held), model)
+
+
+def training_leverage(checkpoint: Checkpoint, model: VAMoH, store: Store) -> Leverage | None:
+    """How the states of the training samples spread, which are in the store; None for a model without a context."""
+    plan = checkpoint.plan
+    learned = spaced(split_of(plan.config, store).train, LEVERAGE_FIELDS)
+    return fit_leverage(model, read_samples(store, learned), plan.downscaling, plan.lattice, seed=plan.config.seed)
+
+
+def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index) -> Checkpoint:
+    """The checkpoint with the law of members that held-out samples follow, and without a conformal layer.
+
+    Args:
+        checkpoint: With the leverage of its training samples, if it has a context.
+        model: Its model.
+        store: Of the samples.
+        held: [n] positions of samples that it was not trained on.
+    """
+    plan, leverage = checkpoint.plan, checkpoint.leverage
+    lattice, seed = plan.lattice, plan.config.seed
     held = spaced(held, FITTED_FIELDS)
-    leverage = fit_leverage(model, read_samples(store, learned), framing, lattice, seed=seed)
 
     def predicted() -> Iterator[Predicted]:
-        return predictions(model, read_samples(store, held), framing, lattice, leverage=leverage, seed=seed)
+        return predictions(model, read_samples(store, held), plan.downscaling, lattice, leverage=leverage, seed=seed)
 
     normal = model.spec.likelihood == "normal"
     stretch = fit_stretch(predicted(), lattice.area, seed=seed) if normal else Stretch()
     scores, hours, weights = normal_scores(predicted(), stretch)
     law = fit_random_field(scores, hours, lattice, seed=seed, weights=weights)
     if leverage is None:
-        law = replace(law, spread=float(np.sqrt(stretch.constant)))
+        law = replace(law, spread=float(stretch.constant ** (stretch.power / 2)))
     else:
         leverage, law = replace(leverage, **asdict(stretch)), replace(law, spread=1.0)
-    save_checkpoint(folder, replace(checkpoint, random_field=law, leverage=leverage, calibration=None), model)
+    return replace(checkpoint, random_field=law, leverage=leverage, calibration=None)
 
 
 def spaced(index: Index, most: int) -> Index:
@@ -99,11 +118,11 @@ def fit_random_field(
         weights: [T, N], how much each score counts in the correlations with distance; all alike by default.
     """
     spread = np.sqrt(_mean_over_area(scores**2, lattice))
-    distance, correlation, count = _correlogram(
+    distance, correlation, count = correlogram(
         scores, np.ones_like(scores) if weights is None else weights, lattice, seed
     )
     shortest = 0.5 * lattice.spacing_rad
-    lengths = np.geomspace(shortest, 0.7, 16)
+    lengths = np.geomspace(shortest, 0.7, LENGTHS)
     kernels = np.exp(-(distance[:, None] ** 2) / (2 * lengths**2))
     root = np.sqrt(count)[:, None]
     # One heavy row says that at distance zero the correlation is one: the shares sum to one.
@@ -118,8 +137,19 @@ def fit_random_field(
     )
 
 
-def _correlogram(scores: Array, weights: Array, lattice: Lattice, seed: int) -> tuple[Array, Array, Array]:
-    """Mean distance, correlation and number of pairs in bins of distance."""
+def correlogram(scores: Array, weights: Array, lattice: Lattice, seed: int) -> tuple[Array, Array, Array]:
+    """Mean distance, correlation and number of pairs in bins of distance.
+
+    Each bin's correlation is in units of the scores of its own pairs: scores are a little larger in one part of a
+    region than in another, and so are the distances between neighbours; a variance of the whole would make of that a
+    correlation below one at distance zero, and members rough.
+
+    Args:
+        scores: [T, N], NaN where unobserved.
+        weights: [T, N], how much each counts.
+        lattice: Where the N points are.
+        seed: Of the pairs.
+    """
     rng, coords = np.random.default_rng(seed), lattice.coords
     first = rng.choice(len(coords), 40 * PAIRS_PER_BIN, p=lattice.area)
     second = rng.choice(len(coords), 40 * PAIRS_PER_BIN, p=lattice.area)
@@ -130,15 +160,15 @@ def _correlogram(scores: Array, weights: Array, lattice: Lattice, seed: int) -> 
     distance = np.linalg.norm(coords[first] - coords[second], axis=1)
     edges = np.geomspace(0.5 * lattice.spacing_rad, max(distance.max(), lattice.spacing_rad), BINS + 1)
     weights = np.where(np.isfinite(scores), weights, 0.0)
-    values = np.where(np.isfinite(scores), scores, 0.0) * weights
-    variance = ((values**2) @ lattice.area).sum() / ((weights**2) @ lattice.area).sum()
+    scores = np.where(np.isfinite(scores), scores, 0.0)
     rows = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         chosen = np.flatnonzero((distance > low) & (distance <= high))[:PAIRS_PER_BIN]
-        weight = (weights[:, first[chosen]] * weights[:, second[chosen]]).sum()
-        if weight > 0:
-            product = (values[:, first[chosen]] * values[:, second[chosen]]).sum()
-            rows.append((distance[chosen].mean(), product / weight / variance, len(chosen)))
+        here, there = scores[:, first[chosen]], scores[:, second[chosen]]
+        weight = weights[:, first[chosen]] * weights[:, second[chosen]]
+        variance = np.sqrt((weight * here**2).sum() * (weight * there**2).sum())
+        if variance > 0:
+            rows.append((distance[chosen].mean(), (weight * here * there).sum() / variance, len(chosen)))
     if not rows:
         return np.array([lattice.spacing_rad]), np.array([0.0]), np.array([1.0])
     return tuple(np.array(column, dtype=float) for column in zip(*rows, strict=True))  # type: ignore[return-value]

@@ -58,6 +58,11 @@ def champion_of(name: str) -> str | None:
     return None if found is None else str(found)
 
 
+def as_model(text: str) -> str:
+    """MODEL of a text that may also be a bare NAME, NAME@ALIAS or NAME/VERSION."""
+    return text if text.startswith("models:") or Path(text).exists() or _RUN.match(text) else f"models:/{text}"
+
+
 def resolve(model: str) -> tuple[Path, dict[str, str]]:
     """The checkpoint folder of a MODEL, fetched if it lies elsewhere, and where it came from.
 
@@ -105,8 +110,7 @@ def list_models() -> list[dict[str, Any]]:
 
 def show_model(model: str) -> Facts:
     """The facts of a MODEL's card; a bare NAME, NAME@ALIAS or NAME/VERSION is understood too."""
-    model = model if model.startswith("models:") or Path(model).exists() or _RUN.match(model) else f"models:/{model}"
-    checkpoint, network, origin = load_model(model)
+    checkpoint, network, origin = load_model(as_model(model))
     facts: Facts = {**origin, **facts_of(checkpoint, network)}
     mlflow = client()
     if "run_id" in origin:
@@ -123,8 +127,8 @@ def _told_by_run(mlflow: MlflowClient, run_id: str) -> Facts:
     except MlflowException:  # deleted since
         return {}
     names = {"store": "store", "data_source": "source", "data_license": "license"}
-    return {known: tags[tag] for tag, known in (names | {"git_sha": "git_sha", "config_hash": "config_hash"}).items()
-            if tag in tags}  # fmt: skip
+    same = ("git_sha", "config_hash", "calibrated_from", "calibrated_on")
+    return {known: tags[tag] for tag, known in (names | {each: each for each in same}).items() if tag in tags}
 
 
 def _told_by_version(mlflow: MlflowClient, name: str, number: str) -> Facts:

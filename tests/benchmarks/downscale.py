@@ -2,11 +2,14 @@
 
     python -m tests.benchmarks.downscale [--json FILE] [--model MODEL] [--repeats 3]
 
-One thread. A point is one value: of one member, at one time, in one place. GEMM is the time of all matrix products that
-the method makes (WeightNet, kernels, generators, gate, the random field), alone, on operands of the same sizes, in the
-same process: what the core would need if there were no neighbours to find, no tables to look up, no activations, no
-cosines and no quantiles to solve for. The model is trained here, for a minute, if none is given: the time does not
-depend on how well.
+One thread. A point is one value: of one member, at one time, in one place. GEMM is the time of all matrix products of
+the method's formulas (WeightNet, kernels, generators, gate, the random field), alone, on operands of the same sizes, in
+the same process: what the core would need if there were no neighbours to find, no tables to look up, no activations, no
+cosines and no quantiles to solve for. Products of single places or members are made in batches. The program
+gets by with fewer products than the formulas have, because members that mirror each other share a random field, and
+because the sum over neighbours is made before that over kernels: `over_own_gemm` counts only what it makes.
+`over_gemm_one_by_one` takes the time of every small product by itself, which is mostly that of the call. The model is
+trained here, for a minute, if none is given: the time does not depend on how well.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does, before torch allocates anything
@@ -39,8 +44,8 @@ from pipelines.training.train import train
 from tests.benchmarks.fields import era5_hours
 from tests.benchmarks.model import Figures, Products, peak_gb, seconds
 from vamoh import FunctionBatch, remembered
-from vamoh.likelihoods import Mixture
 from vamoh.neighbours import Neighbours, nearest
+from vamoh.normal_mixture import NormalMixtures
 from vamoh.random_field import FREQUENCIES_PER_SCALE
 
 TIMES, MEMBERS, COARSE = 4, 20, 4
@@ -70,35 +75,67 @@ def cold(ensemble: Ensemble, where: tuple[np.ndarray, np.ndarray]) -> Callable[[
     return work
 
 
-def products(told: Downscaler, times: int, members: int, count: int) -> Products:
-    """The matrix products of `count` places, in the blocks that they are asked for in."""
+@dataclass(frozen=True)
+class Ceiling:
+    """Matrix products: large ones, and `count` batches of small ones, (count, batch, rows, in, out)."""
+
+    large: Products
+    small: list[tuple[int, int, int, int, int]]
+
+    @property
+    def gflop(self) -> float:
+        """Of all of them."""
+        return self.large.gflop + sum(2e-9 * math.prod(size) for size in self.small)
+
+    def seconds(self, repeats: int, *, batched: bool = True) -> float:
+        """The time that they take by themselves, the small ones in their batches or one by one."""
+        total = self.large.seconds(repeats)
+        if not batched:
+            return total + Products([(count * batch, *size) for count, batch, *size in self.small]).seconds(repeats)
+        for count, batch, rows, i, o in self.small:
+            left, right, out = torch.randn(batch, rows, i), torch.randn(batch, i, o), torch.empty(batch, rows, o)
+            total += count * seconds(lambda a=left, b=right, c=out: torch.bmm(a, b, out=c), max(7, repeats))
+        return total
+
+
+def products(told: Downscaler, times: int, members: int, count: int, *, own: bool = False) -> Ceiling:
+    """The matrix products of `count` places in the parts that they are asked for in.
+
+    Args:
+        told: The model.
+        times, members, count: What is asked for.
+        own: Only those that the program makes.
+    """
     spec, model = told.model.spec, told.model
     assert spec.local is not None
-    block = min(count, module.POINTS)
+    block = next(iter(module.parts(min(count, module.PLACES), times * members))).stop
     near, kernels, queries = spec.local.neighbours, spec.local.kernels, spec.local.features
     blocks, waves = -(-count // block), 2 * FREQUENCIES_PER_SCALE * len(told.law.lengths)
     net = [spec.num_axes + 1, *spec.local.kernel_widths, kernels]
     sizes = [(blocks, block * near, i, o) for i, o in zip(net[:-1], net[1:], strict=True)]
-    sizes.append((blocks * block, 1 + queries, kernels, near))
+    small = [(blocks, block, 1 + queries, kernels, near)]  # the sum over neighbours is not held for a product
+    if own:
+        small = [(blocks, block, times, near, kernels)]
+        sizes.append((blocks, block * times, kernels, queries))
     first, *rest = model.generators.layers  # points are the last axis from here on
     sizes.append((blocks * times, first[1] * spec.components * members, first[0], block))
-    sizes += [(blocks * times * members * spec.components, o, i, block) for i, o in rest]
+    small += [(blocks * times, members * spec.components, o, i, block) for i, o in rest]
     gate = [*spec.gating, spec.components]
     sizes.append((blocks * times, gate[0], first[0], block))
-    sizes += [(blocks * times * members, o, i, block) for i, o in zip(gate[:-1], gate[1:], strict=True)]
+    sizes += [(blocks * times, o, i, members * block) for i, o in zip(gate[:-1], gate[1:], strict=True)]
     sizes.append((blocks, waves // 2, spec.num_axes, block))
-    sizes.append((blocks, members * times, waves, block))
-    return Products(sizes)
+    sizes.append((blocks, (-(-members // 2) if own else members) * times, waves, block))
+    return Ceiling(Products(sizes), small)
 
 
 def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.ndarray], repeats: int) -> Figures:
-    """Shares of the parts in the time that a block of places takes."""
+    """Shares of the parts in the time that a few thousand places take."""
     plan, model = told.checkpoint.plan, told.model
     latitude, longitude = (axis[: module.PLACES] for axis in where)
-    given = {"coarse": ensemble.coarse, "lattice": ensemble.lattice}
+    known = ensemble.known._asdict()
 
     def query() -> FunctionBatch:
-        return plan.downscaling.query((latitude, longitude), ensemble.times, **given)
+        return plan.downscaling.query((latitude, longitude), ensemble.times, **known)
 
     asked = query()
     assert model.local is not None and asked.context is not None
@@ -107,18 +144,22 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
         remembered._made.clear()
         return nearest(asked.coords[0], asked.context.coords[0], plan.spec.local.neighbours)
 
-    found, times, parts = near(), len(ensemble.times), len(latitude) / module.POINTS
+    found, times, members = near(), len(ensemble.times), len(ensemble.fields)
+    part = next(module.parts(len(latitude), times * members))
+    share = len(latitude) / part.stop
     with torch.no_grad():
         placed = model.place(asked)
         assert placed.local is not None
-        local, here = placed.local, asked.coords[0, : module.POINTS]
-        seen = placed.at(slice(0, module.POINTS)).rows(0, 1)
-        score = ensemble._drawn.at(here)[:, 0, :, None]
+        local, here = placed.local, asked.coords[0, part]
+        score = ensemble._drawn.at(here).transpose(0, 1)
+        mixtures = NormalMixtures.empty(model.spec.components, *score.shape)
 
-        def mixture() -> Mixture:
-            return model.mixture(ensemble.latents[0], seen, networks=ensemble._networks[0])
+        def speak() -> None:
+            for time, several in enumerate(ensemble._members):
+                one = NormalMixtures(*(each[:, time] for each in mixtures))
+                several.fill(one, placed.features[time, part], placed.added[time, :, part])
 
-        law = mixture()
+        speak()
         spent = seconds(cold(ensemble, (latitude, longitude)), repeats)
         each = {
             "interpolation_and_sun": seconds(query, repeats),
@@ -127,9 +168,9 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
             "feature_grids": seconds(lambda: model.local.grids(asked.coords[0]), repeats),
             "place_but_neighbours": seconds(lambda: model.place(asked), repeats),
             "leverage": seconds(lambda: told.leverage(local, latitude, longitude), repeats),
-            "random_field": parts * seconds(lambda: ensemble._drawn.at(here), repeats),
-            "generators_and_gate": parts * times * seconds(mixture, repeats),
-            "quantiles": parts * times * seconds(lambda: law.at_score(score), repeats),
+            "random_field": share * seconds(lambda: ensemble._drawn.at(here), repeats),
+            "generators_and_gate": share * seconds(speak, repeats),
+            "quantiles": share * seconds(lambda: mixtures.at_score(score), repeats),
         }
     return {name: part / spent for name, part in each.items()}
 
@@ -184,10 +225,13 @@ def measured(told: Downscaler, coarse: xr.DataArray, repeats: int) -> Figures:
     spent = seconds(cold(ensemble, where), repeats)
     values = MEMBERS * TIMES * len(where[0])
     gemm = products(told, TIMES, MEMBERS, len(where[0]))
+    made = products(told, TIMES, MEMBERS, len(where[0]), own=True)
     ceiling = gemm.seconds(repeats)
     figures["downscale.points_per_second"] = values / spent
     figures["downscale.gemm.points_per_second"] = values / ceiling
     figures["downscale.over_gemm"] = ceiling / spent
+    figures["downscale.over_own_gemm"] = made.seconds(repeats) / spent
+    figures["downscale.over_gemm_one_by_one"] = gemm.seconds(repeats, batched=False) / spent
     figures["downscale.gflops"] = gemm.gflop / spent
     figures["downscale.gemm.gflops"] = gemm.gflop / ceiling
     figures |= {f"downscale.share.{name}": part for name, part in shares(told, ensemble, where, repeats).items()}

@@ -39,6 +39,15 @@ def test_scaling_round_trips(world) -> None:
     np.testing.assert_allclose(back, world.values, atol=1e-4)
 
 
+def test_float32_kelvin_are_the_nearest_to_the_exact_ones(world) -> None:
+    scaling = Scaling(offset=278.512345678, scale=3.7)
+    values = scaling.to_model(world.values)
+    found = torch.empty_like(values)
+    scaling.into_kelvin(values, found)
+    # exact to a half of float32's step at 280 K, and what float32 leaves of the small number
+    np.testing.assert_allclose(found.numpy().astype(float), scaling.to_kelvin(values), rtol=0, atol=1.6e-5)
+
+
 @pytest.mark.parametrize("factors", [(4, 4), (2, 5)])
 def test_a_context_is_the_field_at_its_points(world, factors, chance) -> None:
     lattice = Lattice.of(world)

@@ -91,6 +91,7 @@ def gradient(plan: Plan, store: Store, workers: int, batch: int = 0) -> tuple[to
 
 
 CLASSIC = ("context=null", "model.local=null", "model.context_encoder=null", "model.component_posterior=network")
+RANGE = ("context.every=[2, 4]", "training.predictive=0.3")
 UNEVEN = ("training.last_batch=keep", "training.batch_size=5", "split.validation=0")
 
 
@@ -98,13 +99,7 @@ UNEVEN = ("training.last_batch=keep", "training.batch_size=5", "split.validation
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize(
     "changes",
-    [
-        (),
-        ("context.every=[2, 4]", "training.predictive=0.3"),
-        ("context.noise=0.5",),
-        CLASSIC,
-        (*CLASSIC, "training.hidden=0.7"),
-    ],
+    [(), RANGE, ("context.noise=0.5",), CLASSIC, (*CLASSIC, "training.hidden=0.7")],
     ids=["lattice", "range", "noise", "classic", "hidden"],
 )
 def test_any_number_of_workers_computes_the_same_gradient(

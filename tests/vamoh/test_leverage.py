@@ -66,13 +66,15 @@ def test_between_places_it_is_between() -> None:
     torch.testing.assert_close(law.of(here, index, weight), 0.25 * ends[0] + 0.75 * ends[1])
 
 
-def test_the_stretch_is_the_root_of_a_line() -> None:
+def test_the_stretch_is_the_root_of_a_line_or_of_its_power() -> None:
     law, leverage, two = fitted(states()), torch.tensor([[0.0, 1.75]]), torch.tensor([0.5, 4.0]).sqrt()
     quiet_and_loud = Normal(torch.zeros(1, 2, 2, 1), two[None, None, :, None].expand(1, 2, 2, 1))
     mixture = Mixture(torch.zeros(1, 2, 2), quiet_and_loud)
     torch.testing.assert_close(law.stretch(leverage, mixture), torch.tensor([[0.5**0.5, 2.0]]))
     milder = replace(law, exponent=0.5, typical=1.0).stretch(leverage, mixture)
     torch.testing.assert_close(milder, torch.tensor([[0.5**0.5 * 0.5**-0.25, 2.0 * 4.0**-0.25]]))
+    slower = replace(law, power=0.5).stretch(leverage, mixture)
+    torch.testing.assert_close(slower, torch.tensor([[0.5**0.25, 2.0**0.5]]))
 
 
 def test_in_a_regression_the_error_grows_with_it_as_it_says() -> None:

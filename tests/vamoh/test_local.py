@@ -255,7 +255,9 @@ def test_the_penalty_is_that_of_the_kernels_and_of_each_places_own_scales(
     scales = (offsets[..., 2:] ** 2).sum() / 7
     assert kernels > 0 and scales > 0
     expected = local.spec.penalty * kernels + local.spec.scale_penalty * scales
-    torch.testing.assert_close(local(asked).penalty, expected)
+    scored = replace(asked, values=asked.base)
+    torch.testing.assert_close(local(scored).penalty, expected)
+    assert local(asked).penalty == 0  # where nothing is scored
 
 
 def test_at_the_start_the_field_is_the_interpolated_context(downscaling: SPEC, asked: FunctionBatch) -> None:

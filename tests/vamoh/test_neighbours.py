@@ -42,6 +42,33 @@ def test_nearest_is_brute_forces(queries: Tensor, points: Tensor, count: int) ->
     assert all(len(row.unique()) == len(row) for row in plan.index)
 
 
+@pytest.mark.parametrize(("count", "spread"), [(9, 0.02), (25, 0.02), (25, 0.3), (36, 1.0)])
+def test_many_queries_close_together_are_asked_for_as_one_and_get_the_same(count: int, spread: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    points = torch.nn.functional.normalize(torch.randn(700, 3, generator=generator), dim=-1)
+    points[:40] = points[40:80]  # the same place twice
+    dense = points[100] + spread * (torch.rand(1500, 3, generator=generator) - 0.5)
+    queries = torch.cat([dense, 3 * torch.randn(60, 3, generator=generator), points[:5]])
+    plan = nearest(queries, points, count)
+    every = torch.cdist(queries.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    expected = every.sort(dim=-1).values[:, :count]
+    torch.testing.assert_close(every.gather(1, plan.index), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(plan.distance.double(), expected, rtol=1e-5, atol=1e-6)
+    assert all(len(row.unique()) == count for row in plan.index)
+
+
+def test_queries_far_apart_and_sets_without_room_between_points_are_asked_one_by_one() -> None:
+    line = torch.zeros(600, 3, dtype=torch.float64)
+    line[:, 0] = torch.linspace(-1, 1, 600)
+    generator = torch.Generator().manual_seed(1)
+    clustered = 1e-12 * torch.randn(80, 3, dtype=torch.float64, generator=generator)
+    line[:300] *= 1e-11  # near a set that is as small, so that cells would be
+    for points in (clustered, torch.zeros(80, 3, dtype=torch.float64), line):
+        plan = nearest(line, points, 9)
+        every = torch.cdist(line, points, compute_mode="donot_use_mm_for_euclid_dist")
+        torch.testing.assert_close(plan.distance, every.sort(dim=-1).values[:, :9], rtol=0, atol=1e-9)
+
+
 @settings(max_examples=60, deadline=None)
 @given(points=sets(), count=st.integers(1, 25))
 def test_farthest_points_are_brute_forces(points: Tensor, count: int) -> None:

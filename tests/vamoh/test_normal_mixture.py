@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from vamoh import normal_mixture
 from vamoh.likelihoods import Mixture
-from vamoh.random_field import LARGEST_SCORE, normal_cdf
+from vamoh.normal_mixture import LARGEST_SCORE, NormalMixtures
+from vamoh.random_field import normal_cdf
 
 SCORES = torch.cat([torch.linspace(-4.7, 4.7, 941), torch.tensor([0.0, -0.2533, 0.5244])]).sort().values
 
@@ -38,6 +40,32 @@ def test_far_and_narrow_components_are_no_obstacle(apart: float, spread: float) 
     torch.testing.assert_close(law.cdf(found), normal_cdf(scores(torch.float64)), rtol=0, atol=1e-9)
     single = mixture(apart, spread).at_score(scores())
     assert torch.isfinite(single).all() and (single.diff(dim=1) >= -1e-5 * single.abs()[:, 1:] - 1e-5).all()
+
+
+@pytest.mark.parametrize("components", [2, 3, 5])
+def test_it_knows_its_mean_and_variance(components: int) -> None:
+    law = mixture(2.0, 0.5, torch.float64, components)
+    parts = (law.weights.expand(law.components.batch_shape), law.components.mean, law.components.stddev)
+    found = NormalMixtures(*(each.transpose(0, 1) for each in parts))
+    torch.testing.assert_close(found.expectation, law.mean)
+    torch.testing.assert_close(found.variance, law.variance)
+
+
+@pytest.mark.parametrize("apart", [0.3, 3.0, 10.0])
+def test_nearly_everywhere_two_steps_suffice(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    slow = normal_mixture._within
+
+    def counted(sought: normal_mixture._Sought, low: Tensor, high: Tensor, value: Tensor) -> Tensor:
+        left.append(len(value))
+        return slow(sought, low, high, value)
+
+    monkeypatch.setattr(normal_mixture, "_within", counted)
+    generator = torch.Generator().manual_seed(3)
+    mean, scale, logit = (torch.randn(2, 5000, generator=generator) for _ in range(3))
+    mixtures = NormalMixtures(torch.softmax(logit, dim=0), apart * mean, torch.exp(0.4 * scale - 1))
+    mixtures.at_score(torch.randn(5000, generator=generator))
+    assert sum(left) < 0.03 * 5000
 
 
 def test_one_component_is_its_mean_and_scale() -> None:

@@ -39,6 +39,15 @@ def test_opposite_signs_mirror_a_member_and_seeds_tell_members_apart(places: PLA
     assert torch.equal(one, -mirrored) and not torch.allclose(one, other)
 
 
+def test_members_that_mirror_each_other_share_what_is_drawn(places: PLACES) -> None:
+    coords, seeds = places(7), [(3, 1), (3, -1), (4, -1), (3, 1), (4, 1)]
+    fields = FIELD.drawn(TIMES, seeds, 3)
+    assert fields.amplitudes.shape[:2] == (4, 2)
+    whole = fields.at(coords)
+    for number, seed in enumerate(seeds):
+        torch.testing.assert_close(whole[number], FIELD.sample(coords, TIMES, [seed])[0])
+
+
 def test_variance_is_one_and_covariance_falls_with_distance_and_time_as_it_says(places: PLACES) -> None:
     seeds = [(seed, 1) for seed in range(3_000)]
     start = torch.nn.functional.normalize(places(1), dim=-1)[0]
