@@ -148,6 +148,8 @@ class TrainingConfig(Section):
         clip: Largest gradient norm.
         hidden: Share of functions of which a classic model's encoder sees a part only, so that it learns to complete.
         stretch: Shapes and pictures are drawn out or pressed by up to this share along each axis, anew in every epoch.
+        within: Share of a cell (a voxel, a pixel) in which its value is asked for, anywhere, anew in every step; with 0
+            only at its middle, and what a function does between the middles is left to chance.
         kl_samples: Latents for the KL.
         beta: Weight of the KL of z.
         predictive: Share of E_{p(z | context)}[log p(Y | X, z)] beside the bound (0 is the bound alone).
@@ -183,6 +185,7 @@ class TrainingConfig(Section):
     clip: Rate = 10.0
     hidden: Annotated[float, Field(ge=0, le=1)] = 0.0
     stretch: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    within: Annotated[float, Field(ge=0, le=1)] = 0.0
     kl_samples: Positive = 1
     beta: Annotated[float, Field(ge=0)] = 1.0
     predictive: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -231,6 +234,8 @@ class Config(Section):
             )
         if system == "gasp" and self.training.hidden:
             raise ValueError("training.hidden: gasp infers nothing, and nothing can be hidden from it: leave it 0")
+        if system == "gasp" and self.training.within:
+            raise ValueError("training.within: gasp's discriminator sees all functions at the same places: leave it 0")
         return self
 
     @property

@@ -208,6 +208,26 @@ class FeatureGrids(nn.Module):
             getattr(grids, f"vertices_{level}").copy_(names)
         return grids
 
+    @classmethod
+    def made(
+        cls,
+        domain: str,
+        resolutions: Sequence[int],
+        num_features: int,
+        support: Tensor | None,
+        vertices: Sequence[int] | None,
+    ) -> FeatureGrids:
+        """Grids of so many vertices each, whose tables are loaded next; or else around `support`.
+
+        Raises:
+            ValueError: If neither is given.
+        """
+        if vertices is not None:
+            return cls(domain, resolutions, num_features, vertices)
+        if support is None:
+            raise ValueError("a model with feature grids needs `support`: points that cover the training region")
+        return cls.around(domain, resolutions, num_features, support)
+
     def forward(self, coords: Tensor) -> Tensor:
         """[..., D] -> [..., num_features]."""
         flat = coords.reshape(-1, coords.shape[-1])

@@ -87,11 +87,16 @@ class Prior(nn.Module):
     Args:
         latent: Z.
         depth: L; 0 leaves the Gaussian as it is.
+        correlated: The Gaussian has covariances too, which are not learned by descent: `fit` gives them.
         generator: Draws initial parameters.
     """
 
-    def __init__(self, latent: int, depth: int, *, generator: torch.Generator) -> None:
+    root: Tensor | None
+
+    def __init__(self, latent: int, depth: int, *, correlated: bool = False, generator: torch.Generator) -> None:
         super().__init__()
+        # [Z, Z], lower triangular, with ones on its diagonal: of the correlations, in units of the scales
+        self.register_buffer("root", torch.eye(latent) if correlated else None)
         self.mean = nn.Parameter(torch.zeros(latent))
         self.log_scale = nn.Parameter(torch.zeros(latent))
         # none rather than an empty one, whose parameters would wait for gradients that never come
@@ -108,6 +113,10 @@ class Prior(nn.Module):
         with full_precision(latent):
             noise, log_det = (latent, 0.0) if self.flow is None else self.flow.inverse(latent)
             standard = (noise - mean) * torch.exp(-log_scale)
+            if self.root is not None:
+                rows = standard.reshape(-1, standard.shape[-1])
+                solved = torch.linalg.solve_triangular(self.root, rows.T, upper=False, unitriangular=True)
+                standard = solved.T.reshape(standard.shape)
             log_normal = -0.5 * (standard**2 + math.log(2 * math.pi)) - log_scale
             return log_normal.sum(dim=-1) + log_det
 
@@ -115,5 +124,26 @@ class Prior(nn.Module):
         """Standard normal noise [..., Z] -> a draw of the prior [..., Z], differentiable in every parameter."""
         mean, log_scale = self._gaussian(context)
         with full_precision(noise):
+            noise = noise if self.root is None else noise @ self.root.T
             base = mean + torch.exp(log_scale) * noise
             return base if self.flow is None else self.flow(base)[0]
+
+    def below(self, latent: Tensor) -> Tensor:
+        """Latents [..., Z] as the Gaussian below the flow has them."""
+        with full_precision(latent):
+            return latent if self.flow is None else self.flow.inverse(latent)[0]
+
+    @torch.no_grad()
+    def fit(self, mean: Tensor, covariance: Tensor) -> None:
+        """Make the Gaussian below the flow the one of this mean [Z] and covariance [Z, Z].
+
+        Raises:
+            ValueError: If it has no covariances.
+        """
+        if self.root is None:
+            raise ValueError("this prior's Gaussian has no covariances: make it with `correlated`")
+        factor = torch.linalg.cholesky(covariance.double())
+        scale = factor.diagonal()
+        self.mean.copy_(mean)
+        self.log_scale.copy_(scale.log())
+        self.root.copy_(factor / scale[:, None])

@@ -72,16 +72,22 @@ class VAMoH(nn.Module):
             features = self.fourier.num_features + spec.covariates
             self.context_encoder: SetEncoder | None = None
             self.local: LocalReadout | None = None
+            self.location: FeatureGrids | None = None
             if spec.local is not None and spec.context_encoder is not None:
                 self.context_encoder = self._set_encoder(spec.context_encoder)
                 width = self.context_encoder.num_outputs
                 self.prior_head = nn.Linear(width, 2 * spec.latent)
-                grids = self._grids(spec, support, vertices)
+                wanted = LocalReadout.width(spec, self.family.num_outputs)
+                grids = FeatureGrids.made(spec.domain, spec.local.resolutions, wanted, support, vertices)
                 self.local = LocalReadout(spec, self.family.num_outputs, grids, generator=generator)
                 summary += width
                 features += spec.local.features * spec.channels + spec.local.location_features
+            if spec.location is not None:
+                width = spec.location.features
+                self.location = FeatureGrids.made(spec.domain, spec.location.resolutions, width, support, vertices)
+                features += width
             self.posterior_head = nn.Linear(summary, 2 * spec.latent)
-            self.prior = Prior(spec.latent, spec.flow_depth, generator=generator)
+            self.prior = Prior(spec.latent, spec.flow_depth, correlated=spec.fitted_prior, generator=generator)
             self.generators = GeneratorShape((features, *spec.generator, self.family.num_outputs))
             self.hypernetworks = Hypernetworks(
                 spec.latent,
@@ -103,14 +109,10 @@ class VAMoH(nn.Module):
             places = even_places(self.spec.domain, count) if spec.region is None else places_within(spec.region, count)
         return SetEncoder(spec, self.spec.channels, self.fourier, places, linear=self.spec.compat)
 
-    def _grids(self, spec: ModelSpec, support: Tensor | None, vertices: tuple[int, ...] | None) -> FeatureGrids:
-        assert spec.local is not None
-        width = LocalReadout.width(spec, self.family.num_outputs)
-        if vertices is not None:
-            return FeatureGrids(spec.domain, spec.local.resolutions, width, vertices)
-        if support is None:
-            raise ValueError("a model with a local read-out needs `support`: points that cover the training region")
-        return FeatureGrids.around(spec.domain, spec.local.resolutions, width, support)
+    @property
+    def grids(self) -> FeatureGrids | None:
+        """The feature grids, of a model that has some."""
+        return self.location if self.local is None else self.local.grids
 
     # --- what is inferred -------------------------------------------------------------------------------------------
 
@@ -205,6 +207,7 @@ class VAMoH(nn.Module):
         local = None if self.local is None else self.local(query)
         parts = [self.fourier(query.coords)]
         parts += [] if query.covariates is None else [query.covariates]
+        parts += [] if self.location is None else [self.location(query.coords)]
         parts += [] if local is None else [local.features]
         rows = max(len(part) for part in parts)
         features = parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, -1, -1) for part in parts], dim=-1)
@@ -265,6 +268,7 @@ class VAMoH(nn.Module):
         num_total: Tensor | int | None = None,
         rescale: Tensor | None = None,
         shown: Tensor | None = None,
+        places: Tensor | None = None,
         kl_samples: int = 1,
         predictive: bool = False,
         noise: Tensor | None = None,
@@ -284,6 +288,7 @@ class VAMoH(nn.Module):
             rescale: [B or 1, n], where each point of `at` counts for as many: 1 / (n p_i) if it was drawn with
                 probability p_i, with replacement.
             shown: [B or 1, N] bool, what the encoder sees of what was observed: a bound too, for it holds for any q.
+            places: [B or 1, n, D], where the scored values are asked for: each is of a cell, not of its middle alone.
             kl_samples: Latents for KL(q(z) || p(z)), the first shared with the likelihood.
             predictive: Also estimate E_{p(z | context)}[log p(Y | X, z)].
             noise: [kl_samples + 1, B, Z], standard normal, instead of draws from `generator`; the last is the prior's.
@@ -304,6 +309,7 @@ class VAMoH(nn.Module):
         log_prior = self.prior.log_prob(latents, given) if learn_prior else gaussian_log_prob(latents, zero, zero)
         kl_z = gaussian_log_prob(latents, mean, log_scale) - log_prior
         scored = batch if at is None else batch.at(at)
+        scored = scored if places is None else replace(scored, coords=places)
         assert scored.values is not None
         if rescale is None:
             whole = batch.num_points if num_total is None else num_total

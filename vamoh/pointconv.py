@@ -133,6 +133,10 @@ class SetEncoder(nn.Module):
             PointConv(fourier.num_features, width_in, width_out, spec.kernel_widths, linear=linear)
             for width_in, width_out in zip(widths[:-1], widths[1:], strict=True)
         )
+        if spec.balanced:
+            for layer in self.layers.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.kaiming_normal_(layer.weight, a=0.2)
         self.activation = nn.LeakyReLU(0.2, inplace=True)
         self.register_buffer("places", places, persistent=False)
 

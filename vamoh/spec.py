@@ -29,6 +29,8 @@ class EncoderSpec:
             of the training data, whose features stand side by side; otherwise they are sampled from the points, and
             averaged.
         region: West, south, east, north in degrees. From the data, where `places` asks for it.
+        balanced: Layers start such that each keeps the scale of what it is given (He et al., 2015). As torch starts
+            them, each gives on about a tenth: a new encoder of five layers tells no function from another.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -39,6 +41,7 @@ class EncoderSpec:
     pooled: tuple[int, ...] = ()
     places: bool | Literal["region"] = False
     region: tuple[float, float, float, float] | None = None
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.centres) == len(self.channels) == len(self.neighbours) > 0:
@@ -83,6 +86,24 @@ class LocalSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocationSpec:
+    """Learned location of a model without a context: feature grids beside the Fourier features.
+
+    Attributes:
+        features: That every place has of its own.
+        levels: Of the grids, each twice as fine as the one before.
+        finest: Cell of the finest level in units of the training grid's spacing.
+        resolutions: Cells along an edge of the cube, a level each. From the data.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    features: int = 32
+    levels: int = 5
+    finest: float = 1.0
+    resolutions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The shape of a VAMoH.
 
@@ -97,6 +118,9 @@ class ModelSpec:
         component_posterior: q(c | x, y, z) by a "network" (the paper's), or "exact" (Bayes' rule: a tighter bound).
         compat: The public code's choices where they are choices (bounded gates, linear WeightNets).
         likelihood: Family of the components.
+        location: Learned location of the classic model; None for Fourier features alone.
+        fitted_prior: When training has ended, the Gaussian below the flow is fitted to the latents of the training
+            functions, with all of its covariances.
         local: The local read-out; None for the classic model, which has no context.
         context_encoder: The encoder of p(z | context); None for the classic model.
         domain, channels, covariates, context_scale: From the data. context_scale is the spread of a context's values
@@ -118,6 +142,8 @@ class ModelSpec:
     component_posterior: Literal["network", "exact"] = "network"
     compat: bool = False
     likelihood: LikelihoodName = "normal"
+    location: LocationSpec | None = None
+    fitted_prior: bool = False
     local: LocalSpec | None = None
     context_encoder: EncoderSpec | None = None
     domain: DomainName = "sphere"
@@ -130,6 +156,8 @@ class ModelSpec:
             raise ValueError("`local` and `context_encoder` come together: a model either has a context or has none")
         if self.local is not None and self.likelihood != "normal":
             raise ValueError(f"a context is added to the mean of a normal likelihood, got {self.likelihood!r}")
+        if self.local is not None and (self.location is not None or self.fitted_prior):
+            raise ValueError("`location` and `fitted_prior` are of the classic model: with `local`, leave them out")
         for name in ("latent", "components", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -23,6 +23,7 @@ class Framed(NamedTuple):
         at: [n] or [B, n], the points of `batch` that are scored; None for all.
         rescale: [B, n], how many points each of these counts for; None for num_total / n.
         shown: [B, N] bool, what the encoder sees of `batch`; None for all.
+        places: [B, n, D], where the values that are scored are asked for; None for their points.
     """
 
     batch: FunctionBatch
@@ -30,6 +31,7 @@ class Framed(NamedTuple):
     at: Tensor | None = None
     rescale: Tensor | None = None
     shown: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class WholeFraming:
             to complete.
         stretch: Samples are drawn out or pressed together along each axis by up to this share, anew whenever they are
             seen, so that a few are not learned by heart; what comes in from outside the grid is `outside`.
+        within: Share of a point's cell in which its value is asked for, anywhere: a voxel's is that of all of its cell.
         draw: Which points are scored.
         outside: In the store's units.
     """
@@ -53,13 +56,14 @@ class WholeFraming:
     bounded: bool = False
     hidden: float = 0.0
     stretch: float = 0.0
+    within: float = 0.0
     draw: Draw = evenly
     outside: float = 0.0
 
     @property
     def entire(self) -> WholeFraming:
         """The same, of which all is shown and scored as it is."""
-        return replace(self, points=0, hidden=0.0, stretch=0.0)
+        return replace(self, points=0, hidden=0.0, stretch=0.0, within=0.0)
 
     def training(self, fields: Floats, times: NDArray[Any], geometry: Geometry, chance: Chance) -> Framed:
         """Functions to learn from.
@@ -68,9 +72,10 @@ class WholeFraming:
             fields: [B, *grid] or [B, *grid, C] in the store's units, NaN where unobserved.
             times: [B] dates or names; not read.
             geometry: Where the values stand.
-            chance: Draws the points that are scored, and of each function how it is stretched and what is hidden.
+            chance: Draws the points that are scored, and of each function how it is stretched, where in a
+                cell it is asked, and what is hidden.
         """
-        coords = geometry.coords
+        coords = asked = geometry.coords
         if self.stretch:
             fields = np.stack(
                 [
@@ -78,14 +83,18 @@ class WholeFraming:
                     for each, own in zip(fields, chance.own, strict=True)
                 ]
             )
-        at = rescale = shown = None
+        at = rescale = shown = places = None
         if 0 < self.points < len(coords):
             flat = fields.reshape(len(fields), len(coords), -1)
             chosen, weight = self.draw(flat, geometry, self.points, chance)
+            asked = coords[chosen]
             at, rescale = torch.from_numpy(chosen), None if weight is None else torch.from_numpy(weight)
+        if self.within and geometry.cell is not None:
+            asked = np.broadcast_to(asked, (len(fields), *asked.shape[-2:]))
+            places = torch.from_numpy(_within(asked, self.within * np.array(geometry.cell), chance).astype(np.float32))
         if self.hidden:
             shown = torch.from_numpy(np.stack([_shown(coords, self.hidden, own) for own in chance.own]))
-        return Framed(self.all_of(fields, geometry), len(coords), at, rescale, shown)
+        return Framed(self.all_of(fields, geometry), len(coords), at, rescale, shown, places)
 
     def all_of(self, fields: Floats, geometry: Geometry) -> FunctionBatch:
         """Functions as they are, at all of their points; `fields` as for `training`."""
@@ -110,6 +119,12 @@ def _stretched(field: Floats, shape: tuple[int, ...], share: float, outside: flo
         moved[(slice(None),) * axis + (gone,)] = outside
         field = moved
     return field
+
+
+def _within(places: NDArray[np.float64], sides: NDArray[np.float64], chance: Chance) -> NDArray[np.float64]:
+    """Places [B, n, D], each moved to anywhere in a box of these sides [D] about it."""
+    moved = [own.uniform(-0.5, 0.5, each.shape) for each, own in zip(places, chance.own, strict=True)]
+    return places + sides * np.stack(moved)
 
 
 def _shown(coords: NDArray[np.float64], hidden: float, rng: np.random.Generator) -> NDArray[np.bool_]:

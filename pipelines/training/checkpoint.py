@@ -31,6 +31,7 @@ from pipelines.data.normalize import Statistics
 from pipelines.data.sphere import Lattice
 from pipelines.data.static import StaticField
 from pipelines.training.plan import Plan
+from vamoh import VAMoH
 from vamoh.conformal import ConformalMap
 from vamoh.leverage import Leverage
 from vamoh.random_field import RandomField
@@ -220,12 +221,12 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _describe(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:
     plan = checkpoint.plan
-    grids = () if model.local is None else tuple(len(table) for table in model.local.grids.tables)
+    grids = model.grids if isinstance(model, VAMoH) else None
     return {
         "format": FORMAT,
         "config": plan.config.model_dump(mode="json"),
         "spec": asdict(plan.spec),
-        "vertices": grids,
+        "vertices": () if grids is None else tuple(len(table) for table in grids.tables),
         "scaling": asdict(plan.scaling),
         "statistics": plan.statistics.to_json(),
         **plan.geometry.to_json(),

@@ -21,9 +21,8 @@ class FunctaObjective(nn.Module):
 
     def forward(self, drawn: Drawn, epoch: int, step: int) -> tuple[Tensor, Terms]:
         """See `step.Objective`; what is hidden is not seen by the steps, and is scored all the same."""
-        scored, shown = drawn.batch, drawn.shown
+        scored, shown = drawn.scored, drawn.shown
         if drawn.at is not None:
-            scored = scored.at(drawn.at)
             shown = None if shown is None else shown.gather(1, drawn.at.expand(len(shown), -1))
         losses = self.model.meta_loss(scored, shown=shown, rescale=drawn.rescale)
         return weighted(drawn, losses, {"loss": losses})
@@ -42,7 +41,7 @@ class GaspObjective(nn.Module):
 
     def forward(self, drawn: Drawn, epoch: int, step: int) -> tuple[Tensor, Terms]:
         """See `step.Objective`."""
-        scored = drawn.batch if drawn.at is None else drawn.batch.at(drawn.at)
+        scored = drawn.scored
         judged = self.model.discriminator_loss(scored, drawn.noise[0])
         generator = self.model.generator_loss(scored, drawn.noise[-1])
         losses = judged.total + generator

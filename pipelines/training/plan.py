@@ -22,7 +22,7 @@ from pipelines.data.split import Split
 from pipelines.data.static import StaticField, lapse, open_statics, with_slopes
 from pipelines.data.store import Store
 from pipelines.data.whole import WholeFraming
-from vamoh.spec import ModelSpec
+from vamoh.spec import LocationSpec, ModelSpec
 from vamoh.systems import Model, Spec, new_model
 
 SAMPLED_FIELDS = 64
@@ -78,6 +78,7 @@ class Plan:
             bounded=self.spec.bounded,
             hidden=self.config.training.hidden,
             stretch=self.config.training.stretch,
+            within=self.config.training.within,
             draw=evenly if self.spec.even_points else kind_of(self.spec.domain).draw,
         )
 
@@ -98,7 +99,8 @@ class Plan:
 
     def new_model(self) -> Model:
         """The model at its start."""
-        support = None if self.spec.local is None else support_points(self.lattice)
+        gridded = isinstance(self.spec, ModelSpec) and (self.spec.local is not None or self.spec.location is not None)
+        support = support_points(self.lattice) if gridded else None
         return new_model(self.spec, support=support, seed=self.config.seed)
 
 
@@ -165,10 +167,14 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
     else:
         if config.training.stretch and isinstance(geometry, Lattice):
             raise ValueError("training.stretch is for shapes and pictures: a field on the sphere stays where it is")
+        if config.training.within and isinstance(geometry, Lattice):
+            raise ValueError("training.within is for shapes and pictures: a field's values are those of points")
         scaling = kind.scaling(numbers, bounded=spec.unit_interval)
         spec = replace(spec, channels=kind.channels(store.field))
         if isinstance(spec, ModelSpec) and spec.encoder.places == "region" and isinstance(geometry, Lattice):
             spec = replace(spec, encoder=replace(spec.encoder, region=geometry.region))
+        if isinstance(spec, ModelSpec) and spec.location is not None:
+            spec = replace(spec, location=_placed(spec.location, geometry))
     if not scaling.scale > 0:
         raise ValueError(f"the training samples of {store.path!r} do not vary: there is nothing to learn")
     return Plan(
@@ -184,6 +190,13 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
         background=background,
         statics=told,
     )
+
+
+def _placed(location: LocationSpec, geometry: Geometry) -> LocationSpec:
+    """With the resolutions that follow the grid."""
+    if not isinstance(geometry, Lattice):
+        raise ValueError("model.location is learned for fields on the sphere: leave it out for shapes and pictures")
+    return replace(location, resolutions=_resolutions(geometry, location.levels, location.finest))
 
 
 def support_points(lattice: Lattice) -> torch.Tensor:

@@ -42,6 +42,7 @@ class Drawn:
         num_total: Points of the whole functions.
         at, rescale: Points of `batch` that are scored, and what each counts for (`Framed`).
         shown: What the encoder sees (`Framed`).
+        places: Where the points that are scored are asked for (`Framed`).
         noise: [num, b, Z].
         weight: [b], 1 or 0; None where all count.
     """
@@ -52,10 +53,17 @@ class Drawn:
     at: Tensor | None = None
     rescale: Tensor | None = None
     shown: Tensor | None = None
+    places: Tensor | None = None
     weight: Tensor | None = None
 
     def __len__(self) -> int:
         return self.noise.shape[1]
+
+    @property
+    def scored(self) -> FunctionBatch:
+        """The functions at the points that are scored, where these are asked for."""
+        scored = self.batch if self.at is None else self.batch.at(self.at)
+        return scored if self.places is None else replace(scored, coords=self.places)
 
     def rows(self, first: int, last: int) -> Drawn:
         """The functions from `first` up to `last`."""
@@ -67,6 +75,7 @@ class Drawn:
             at=self.at if self.at is None or self.at.ndim == 1 else self.at[own],
             rescale=None if self.rescale is None else self.rescale[own],
             shown=None if self.shown is None else self.shown[own],
+            places=None if self.places is None else self.places[own],
             weight=None if self.weight is None else self.weight[own],
         )
 
@@ -79,7 +88,7 @@ class Drawn:
         return self._each(self.batch.pinned(), Tensor.pin_memory)
 
     def _each(self, batch: FunctionBatch, change: Callable[[Tensor], Tensor]) -> Drawn:
-        names = ("noise", "at", "rescale", "shown", "weight")
+        names = ("noise", "at", "rescale", "shown", "places", "weight")
         changed: dict[str, Any] = {
             name: change(getattr(self, name)) for name in names if getattr(self, name) is not None
         }
@@ -109,6 +118,7 @@ class Objective(nn.Module):
                 at=drawn.at,
                 rescale=drawn.rescale,
                 shown=drawn.shown,
+                places=drawn.places,
                 noise=drawn.noise,
                 num_total=drawn.num_total,
                 predictive=config.predictive > 0,

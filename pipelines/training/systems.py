@@ -27,6 +27,7 @@ from pipelines.training.plan import Plan, split_of
 from pipelines.training.step import Groups, Objective, vamoh_groups
 from pipelines.training.validation import read_samples, validate, validation_metrics
 from vamoh import FunctionBatch, VAMoH
+from vamoh.aggregate import fit_prior
 from vamoh.model import Posterior
 from vamoh.peers import GASP, Functa
 from vamoh.peers.settling import fit_flow, settle
@@ -116,9 +117,14 @@ class VamohSystem:
         return scores
 
     def finish(self, folder: Path, store: Store, held: Index) -> None:
-        """The law of members, where there is a context."""
-        if load_checkpoint(folder)[0].plan.config.context is not None:
+        """The law of members, where there is a context; else the prior's Gaussian, where that was asked for."""
+        checkpoint, model = load_checkpoint(folder)
+        if checkpoint.plan.config.context is not None:
             fit_members(folder, store, held)
+        elif isinstance(model, VAMoH) and model.spec.fitted_prior:
+            learned = spaced(split_of(checkpoint.plan.config, store).train, FITTED_FUNCTIONS)
+            fit_prior(model.prior, *(_posteriors(model, checkpoint.plan, store, each) for each in (learned, held)))
+            save_checkpoint(folder, checkpoint, model)
 
     def infer(
         self,
@@ -231,6 +237,16 @@ def _reconstructed(model: VAMoH | Functa, plan: Plan, share: Share) -> dict[str,
     if share.of > 1:
         torch.distributed.all_reduce(sums)
     return validation_metrics(sums)
+
+
+@torch.no_grad()
+def _posteriors(model: VAMoH, plan: Plan, store: Store, index: Index) -> Posterior:
+    """What the encoder says of functions that it sees in whole."""
+    device = next(model.parameters()).device
+    found = [
+        model.posterior(plan.whole.all_of(part.fields, plan.geometry).to(device)) for part in read_samples(store, index)
+    ]
+    return Posterior(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
 def _learned(plan: Plan, store: Store, index: Index, device: torch.device) -> Iterator[FunctionBatch]:

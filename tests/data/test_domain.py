@@ -79,6 +79,22 @@ def test_what_is_hidden_is_a_part_of_some_functions(shape: tuple[int, ...]) -> N
     assert ((share > 0.25) & (share < 0.75)).sum() > 40 and (share < 0.1).sum() > 10  # halves, and sparse points
 
 
+@pytest.mark.parametrize("points", [0, 30])
+def test_a_voxels_value_is_asked_for_anywhere_in_its_cell(points: int) -> None:
+    box, values = Box((5, 4, 3)), np.zeros((50, 5, 4, 3), np.float32)
+    framing = WholeFraming(scaling=Scaling(offset=0, scale=1), points=points, within=1.0)
+    framed = framing.training(values, np.arange(50), box, Chance.of(0, 0, range(50)))
+    at = torch.arange(60) if framed.at is None else framed.at
+    assert framed.places is not None and framed.places.shape == (50, len(at), 3)
+    cells = box.index_of(framed.places.double().reshape(-1, 3).numpy()).reshape(50, -1)
+    np.testing.assert_array_equal(cells, at.expand(50, -1))
+    away = (framed.places - framed.batch.coords[:, at]) / torch.tensor(box.cell)
+    assert away.mean().abs() < 0.02 and abs(float(away.std()) - 12**-0.5) < 0.01  # evenly
+    one = framing.training(values[3:4], np.arange(1), box, Chance.of(0, 0, [3]))  # in whichever batch's part it is
+    assert one.places is not None and torch.equal(one.places, framed.places[3:4])
+    assert framing.entire.training(values, np.arange(50), box, Chance.of(0, 0, range(50))).places is None
+
+
 def test_a_lost_chunk_of_whole_numbers_is_noticed(tmp_path: Path) -> None:
     field = items(12).assign_attrs(units="1").rename("occupancy").assign_coords(shape=[f"s{n}" for n in range(12)])
     field[:] = 1

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pipelines.data.box import Box
-from pipelines.data.domain import evenly, kind_of
+from pipelines.data.domain import Chance, evenly, kind_of
 from pipelines.products.inference import POINTS, _Points
 from vamoh import FunctionBatch
 
@@ -19,9 +19,14 @@ def seen_in_part(share: float) -> tuple[FunctionBatch, np.ndarray]:
     return FunctionBatch(coords=coords, values=values, observed=torch.from_numpy(observed)), observed
 
 
+def chance(seed: int) -> Chance:
+    rng = np.random.default_rng(seed)
+    return Chance(rng, rng.spawn(2))
+
+
 def test_where_little_was_seen_all_of_it_is_read() -> None:
     batch, observed = seen_in_part(0.01)
-    index, weight = _Points(batch, Box((24, 24, 24)), evenly, np.random.default_rng(1))()
+    index, weight = _Points(batch, Box((24, 24, 24)), evenly, chance(1))()
     for row in range(2):
         read = index[row][weight[row] > 0].numpy()
         assert np.array_equal(np.sort(read), np.flatnonzero(observed[row]))
@@ -32,7 +37,7 @@ def test_sums_over_the_points_that_are_read_are_those_over_all_that_was_seen() -
     batch, observed = seen_in_part(0.5)
     loss = np.random.default_rng(2).gamma(1.0, size=observed.shape)
     for draw in (evenly, kind_of("cube").draw):
-        points = _Points(batch, Box((24, 24, 24)), draw, np.random.default_rng(3))
+        points = _Points(batch, Box((24, 24, 24)), draw, chance(3))
         sums = []
         for _ in range(300):
             index, weight = points()

@@ -182,6 +182,7 @@ def test_the_peers_presets_have_their_papers_sizes(name) -> None:
         ("downscale", "training.select=validation_energy", "validation_energy is of samples of whole functions"),
         ("functa-era5", "training.precision=bfloat16", "functa is trained in float32 and not compiled"),
         ("gasp-era5", "training.hidden=0.3", "gasp infers nothing"),
+        ("gasp-shapes", "training.within=0.5", "discriminator sees all functions at the same places"),
         ("functa-era5", "context.every=4", "`context` and `model.local` come together"),
     ],
 )

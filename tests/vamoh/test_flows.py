@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 
 from vamoh.flows import FLOOR, PlanarFlow, Prior
 
@@ -159,3 +159,42 @@ def test_autocast_leaves_the_prior_in_single_precision(generator: torch.Generato
         log_prob, draw = prior.log_prob(latent), prior.transform(latent)
     torch.testing.assert_close(log_prob, prior.log_prob(latent), rtol=0, atol=0)
     torch.testing.assert_close(draw, prior.transform(latent), rtol=0, atol=0)
+
+
+def correlated_prior(depth: int, generator: torch.Generator) -> tuple[Prior, Tensor, Tensor]:
+    """A prior with a Gaussian of covariances below a flow that bends, their mean and their covariance."""
+    prior = Prior(3, depth, correlated=True, generator=generator).double()
+    if depth:
+        prior.flow = strong_flow(3, depth, generator)
+    mixed = torch.tensor([[1.0, 0.0, 0.0], [-0.8, 0.3, 0.0], [0.5, 0.9, 2.0]], dtype=torch.float64)
+    mean, covariance = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64), mixed @ mixed.T
+    prior.fit(mean, covariance)
+    return prior, mean, covariance
+
+
+def test_covariances_that_are_fitted_give_the_gaussian_of_many_variables(generator: torch.Generator) -> None:
+    prior, mean, covariance = correlated_prior(0, generator)
+    latent = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(prior.log_prob(latent), MultivariateNormal(mean, covariance).log_prob(latent))
+    drawn = prior.transform(torch.randn(40_000, 3, generator=generator, dtype=torch.float64))
+    torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0.05, atol=0.02)
+
+
+def test_draws_follow_the_density_of_correlated_latents_below_a_flow(generator: torch.Generator) -> None:
+    prior, *_ = correlated_prior(4, generator)
+    noise = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(prior.transform, each) for each in noise])
+    expected = Normal(0.0, 1.0).log_prob(noise).sum(dim=-1) - torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(prior.log_prob(prior.transform(noise)), expected)
+
+
+def test_a_prior_that_may_be_correlated_begins_as_the_one_that_may_not(generator: torch.Generator) -> None:
+    both = [
+        Prior(4, 2, correlated=correlated, generator=torch.Generator().manual_seed(1)) for correlated in (True, False)
+    ]
+    noise = torch.randn(6, 4, generator=generator)
+    assert torch.equal(*(prior.transform(noise) for prior in both))
+    torch.testing.assert_close(*(prior.log_prob(noise) for prior in both))
+    assert "root" not in both[1].state_dict()  # a checkpoint of before has none
+    with pytest.raises(ValueError, match="has no covariances"):
+        both[1].fit(torch.zeros(4), torch.eye(4))

@@ -104,6 +104,24 @@ def test_only_the_points_that_are_scored_are_generated(
     assert asked == [3]
 
 
+def test_values_are_asked_for_where_they_are_said_to_be_and_encoded_where_they_stand(
+    classic: SPEC, batch: FunctionBatch
+) -> None:
+    spec = classic(component_posterior="exact")
+    model, at, noise = VAMoH(spec), torch.tensor([5, 1, 2]), torch.zeros(2, 2, spec.latent)
+    values = batch.values[..., :1].expand(-1, -1, 3) if batch.values is not None else None
+    whole = FunctionBatch(coords=batch.coords, values=values)
+    elsewhere = batch.coords.flip(1)[:, at].expand(2, -1, -1)
+    here, same, moved = (
+        model.elbo(whole, at=at, places=places, noise=noise) for places in (None, whole.coords[:, at], elsewhere)
+    )
+    torch.testing.assert_close(same.elbo, here.elbo)
+    torch.testing.assert_close(moved.kl_z, here.kl_z)
+    latent, asked = model.posterior(whole).mean, FunctionBatch(coords=elsewhere)
+    expected = model.decode(latent, asked).log_prob(whole.at(at).values).sum(dim=1) * whole.num_points / 3
+    torch.testing.assert_close(moved.reconstruction - moved.kl_c, expected)
+
+
 def test_each_function_is_decoded_as_if_alone(model: VAMoH, batch: FunctionBatch) -> None:
     latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
     together = model.sample(latent, batch).mean

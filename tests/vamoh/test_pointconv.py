@@ -123,6 +123,19 @@ def test_with_fixed_places_every_grid_of_a_function_is_summarised_at_the_same_pl
     assert fourier.num_features == 10 and encoder.num_outputs == 24
 
 
+def test_a_balanced_encoder_tells_functions_apart_before_it_has_learned(generator: torch.Generator) -> None:
+    layers = {"centres": (64, 32, 16, 8, 4), "channels": (8, 16, 16, 16, 8), "neighbours": (9,) * 5}
+    coords, values = torch.rand(1, 200, 3, generator=generator) * 2 - 1, torch.randn(5, 1, 1, generator=generator)
+    apart = []
+    for balanced in (False, True):
+        torch.manual_seed(0)
+        spec = EncoderSpec(**layers, kernel_widths=(8, 8), balanced=balanced)
+        encoder = SetEncoder(spec, 1, FourierFeatures(3, 8, 1.0, generator=torch.Generator().manual_seed(0)))
+        encoded = encoder(coords, values.expand(-1, 200, -1), torch.ones(1, 200, dtype=torch.bool))
+        apart.append(encoded.std(dim=0).mean().item())
+    assert apart[0] < 1e-3 and apart[1] > 0.03  # of functions that are one apart
+
+
 def test_the_encoder_ignores_the_order_of_points(encoder: SetEncoder, seen: tuple[Tensor, Tensor, Tensor]) -> None:
     coords, values, mask = seen
     for seed in range(5):

@@ -1,6 +1,7 @@
 """A posterior that is improved for one function: the bound rises, and what was not seen has no part in it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from vamoh import FunctionBatch, ModelSpec, VAMoH
 from vamoh.elbo import gaussian_log_prob
 from vamoh.likelihoods import Mixture
 from vamoh.model import Posterior
-from vamoh.refinement import refined
+from vamoh.refinement import MIDDLE, refined
 from vamoh.spec import EncoderSpec
 
 N = 40
@@ -109,7 +110,7 @@ def test_places_within_cells_are_asked_for_where_values_are_of_cells(monkeypatch
         if sides is None:
             assert (reach == 0).all()
         else:
-            assert (reach <= cell / 4 + 1e-6).all() and (reach > cell / 5).all()
+            assert (reach <= cell * MIDDLE / 2 + 1e-6).all() and (reach > 0.8 * cell * MIDDLE / 2).all()
 
 
 @torch.no_grad()
@@ -121,3 +122,17 @@ def test_a_step_is_short_beside_what_the_encoder_leaves_open_and_never_long(widt
     found = refined(network, batch, begun, lambda: (index, weight), steps=1, generator=seeded())
     moved = (found.mean - begun.mean).abs()
     assert (moved <= longest * 1.01).all() and (moved > longest * 0.5).any()
+
+
+@torch.no_grad()
+def test_continuous_values_are_climbed_to_and_what_was_not_seen_has_no_part_in_it() -> None:
+    spec = replace(model().spec, likelihood="normal")
+    network, functions_, weight = VAMoH(spec, seed=3), functions(), (torch.arange(N) < 30).float().expand(2, -1)
+    assert functions_.values is not None
+    begun, index = network.posterior(functions_), torch.arange(N).expand(2, -1)
+    found = refined(network, functions_, begun, lambda: (index, weight), steps=60, generator=seeded())
+    gained = bound(network, functions_, found, weight) - bound(network, functions_, begun, weight)
+    assert (gained > 0.3).all()
+    other = replace(functions_, values=torch.where(weight[..., None] > 0, functions_.values, 9.0))
+    again = refined(network, other, begun, lambda: (index, weight), steps=60, generator=seeded())
+    assert torch.equal(found.mean, again.mean) and torch.equal(found.log_scale, again.log_scale)

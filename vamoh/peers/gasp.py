@@ -13,7 +13,7 @@ Source: Dupont, Teh and Doucet, "Generative models as distributions of functions
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
@@ -120,7 +120,8 @@ class GASP(nn.Module):
 
     Differs: the discriminator is this program's set encoder, whose kernels see differences of Fourier features instead
         of offsets, and which leaves out what was not observed; it has no batch normalisation, so that a function's
-        score and R1 do not depend on the functions beside it. The hypernetwork starts at well-scaled generators.
+        score and R1 do not depend on the functions beside it; instead its layers start balanced (`EncoderSpec`). The
+        hypernetwork starts at well-scaled generators.
     """
 
     local: ClassVar[None] = None
@@ -138,7 +139,7 @@ class GASP(nn.Module):
             self.generators = GeneratorShape((width, *spec.generator, spec.channels))
             initial = self.generators.initial(1, generator=generator)
             self.hypernetworks = Hypernetworks(spec.latent, spec.hypernetwork, initial, generator=generator)
-            self.discriminator = SetEncoder(spec.discriminator, spec.channels, self.fourier)
+            self.discriminator = SetEncoder(replace(spec.discriminator, balanced=True), spec.channels, self.fourier)
 
     # --- what is generated ------------------------------------------------------------------------------------------
 

@@ -169,6 +169,18 @@ def test_a_score_is_the_last_layers_output_and_is_not_rectified(gasp: GASP, func
             last.bias.sub_(rise)
 
 
+def test_a_new_discriminator_tells_full_from_empty_through_all_of_its_layers() -> None:
+    deep = EncoderSpec(
+        centres=(64, 32, 16, 8, 1), channels=(8, 16, 16, 16, 1), neighbours=(9,) * 5, kernel_widths=(8, 8)
+    )
+    batch = FunctionBatch(coords=torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    spec, gaps = replace(TINY, domain="cube", discriminator=deep, channels=1), []
+    for seed in range(8):
+        empty, full = (GASP(spec, seed=seed).score(batch, torch.full((1, 200, 1), value)) for value in (0.0, 1.0))
+        gaps.append((full - empty).abs().item())
+    assert sum(gaps) / len(gaps) > 0.02  # with torch's own first weights a hundred thousandth
+
+
 def test_the_game_moves_samples_to_the_data(generator: torch.Generator) -> None:
     game = replace(TINY.discriminator, centres=(16, 9, 1), channels=(16, 16, 1), kernel_widths=(8, 8))
     spec = GaspSpec(
