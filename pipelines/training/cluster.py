@@ -31,14 +31,10 @@ LOOPBACK = {
     "NCCL_SOCKET_IFNAME": _INTERFACE,
     "RAY_worker_niceness": "0",  # else workers give way to everything, Ray's own daemons included
 }
-# Of one that lives as long as a run: nobody looks at its metrics, tasks and log, and what it does besides takes from
-# the workers.
+# Of one that lives as long as a run: nobody looks at its metrics, and what it does besides takes from the workers.
 _UNWATCHED = {
     "REPORTER_UPDATE_INTERVAL_MS": "600000",
-    "RAY_enable_metrics_collection": "false",
-    "RAY_event_stats": "false",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_metrics_report_interval_ms": "600000",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 RESIZE_S = 30.0  # between looks for nodes that have come
