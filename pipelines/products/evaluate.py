@@ -104,7 +104,7 @@ def evaluate(
     if every < 1 or factor % every or factor == every:
         raise ValueError(f"--every must divide the factor {factor} and be less than it, got {every}")
     teller = Downscaler(checkpoint=checkpoint, model=network, origin=origin)
-    learned = _training_fields(taught, plan, truth)
+    learned = training_fields(taught, plan, truth)
     trial = Trial(teller=teller, truth=truth, learned=learned, seed=seed)
     coarse, wanted, forecasts = trial.run(factor, every, members=members, attention=attention)
     about |= {"task": "downscaling", "factor": factor, "every": every, "members": members, "seed": seed}
@@ -218,7 +218,7 @@ def _learned(opened: Store, plan: Plan) -> np.ndarray:
     return np.sort(np.concatenate([split.train, split.validation]))
 
 
-def _training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
+def training_fields(opened: Store, plan: Plan, truth: xr.DataArray) -> xr.DataArray | None:
     """What the model learned from and was chosen by, if this is its store and the grid is the one that is scored."""
     if opened.fingerprint != plan.fingerprint:
         return None

@@ -68,7 +68,7 @@ class Learner:
             self._objective = DistributedDataParallel(
                 self._objective,
                 find_unused_parameters=stages.prior > 0 or stages.gate > 0,  # what is not learned yet has no gradient
-                broadcast_buffers=False,  # they are constants
+                forward_sync_buffers=False,  # they are constants
                 gradient_as_bucket_view=True,
             )
 

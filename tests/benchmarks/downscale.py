@@ -51,12 +51,12 @@ from vamoh.random_field import FREQUENCIES_PER_SCALE
 TIMES, MEMBERS, COARSE = 4, 20, 4
 
 
-def teller(folder: Path) -> Downscaler:
-    """A model of the demo's shape, of ERA5 on 1 degree, from every fourth point."""
+def trained(folder: Path) -> str:
+    """The checkpoint of a model of the demo's shape, of ERA5 on 1 degree, from every fourth point."""
     store = ingest(era5_hours(24).to_dataset(name="t2m"), folder / "era5.zarr")
     with contextlib.chdir(folder):
         config = load_config("demo", ["training.epochs=2", "training.validate_every=2", "training.threads=1"])
-        return Downscaler.of(str(train(config, store.path, name="benchmark").checkpoint.absolute()))
+        return str(train(config, store.path, name="benchmark").checkpoint.absolute())
 
 
 def places(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +203,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        told = Downscaler.of(given.model) if given.model else teller(folder)
+        told = Downscaler.of(given.model or trained(folder))
         torch.set_num_threads(1)
         keep_freed_memory()
         coarse = era5_hours(TIMES)[:, ::COARSE, ::COARSE]

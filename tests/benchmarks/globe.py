@@ -22,8 +22,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does, befor
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pipelines.products.downscale import downscale_file
-from tests.benchmarks.downscale import COARSE, MEMBERS, TIMES, teller
+from tests.benchmarks.downscale import COARSE, MEMBERS, TIMES, trained
 from tests.benchmarks.fields import era5_hours
+from tests.benchmarks.processes import family, read
 
 EVERY_S = 0.5
 
@@ -43,39 +44,18 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look until it is done."""
         while not self.done.wait(EVERY_S):
-            held = {process: _gb(process) for process in _family(os.getpid())}
+            held = {process: _gb(process) for process in family(os.getpid())}
             self.whole = max(self.whole, sum(held.values()))
-            writers = [held[process] for process in held if b"Writer" in _read(process, "cmdline")]
+            writers = [held[process] for process in held if b"Writer" in read(process, "cmdline")]
             self.writer = max([self.writer, *writers])
-
-
-def _family(process: int) -> list[int]:
-    """A process and all that it started."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            after = _read(int(entry.name), "stat").rpartition(b")")[2].split()
-            if after:
-                parents[int(entry.name)] = int(after[1])
-    found = [process]
-    for known in found:
-        found += [child for child, parent in parents.items() if parent == known]
-    return found
 
 
 def _gb(process: int) -> float:
     """What a process holds, its share of what it shares with others; nothing if it has ended."""
-    for line in _read(process, "smaps_rollup").splitlines():
+    for line in read(process, "smaps_rollup").splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) / 2**20
     return 0.0
-
-
-def _read(process: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{process}/{name}").read_bytes()
-    except OSError:  # it has ended, or is not ours
-        return b""
 
 
 def main() -> None:
@@ -90,7 +70,7 @@ def main() -> None:
     region = tuple(float(side) for side in given.region.split(",")) if given.region else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = given.model or str(teller(folder).origin["model"])
+        model = given.model or trained(folder)
         era5_hours(TIMES)[:, ::COARSE, ::COARSE].to_netcdf(folder / "coarse.nc")
         request = {"resolution": given.resolution, "region": region, "members": MEMBERS}
         watch, begun = Watch(), time.perf_counter()
