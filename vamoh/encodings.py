@@ -138,7 +138,8 @@ class _OnFaces(NamedTuple):
 
 
 def _on_faces(coords: Tensor) -> _OnFaces:
-    axis = coords.abs().argmax(dim=-1)
+    x, y, z = coords.abs().unbind(dim=-1)
+    axis = torch.where(z > torch.maximum(x, y), 2, (y > x).long())  # argmax, which is slow over an axis of three
     other = ((axis + 1) % 3, (axis + 2) % 3)
     major = coords.gather(-1, axis[:, None])[:, 0]
     minor = (coords.gather(-1, each[:, None])[:, 0] for each in other)

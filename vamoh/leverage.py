@@ -1,21 +1,25 @@
 """How far a state lies from those that a model learned from, and how much wider its members have to be there.
 
-    h(x, t) = r(x, t)^T [M(x) + e G]^-1 r(x, t) / Q,       variance s^2 multiplied by (b + a h)^p (s^2 / v)^(k - 1)
+    h(x, t) = r(x, t)^T [M(x) + e G]^-1 r(x, t) / Q,       variance (b + a h)^p v (u / v)^k (s^2 / u)^q
 
 r are the Q read-outs of the context whose kernels are the same everywhere, M(x) their second moments at a place over
 the training times, G the mean of M over the region and e a prior's weight. The kernel of a place is a regression on
 what it reads of the context, fitted on few weathers: its error grows with the leverage h of the state, whatever the
 residuals on those weathers are. For a regression in units of its noise that growth is linear; kernels that are shrunk,
-and shared by neighbours, err by less in the strangest states: p < 1. Learned from few fields, the loudest places are
-held for too loud: k < 1, and v is a typical variance. a, b, p and k are fitted on held-out times. h is a continuous
-function of place and context, so that members stay functions.
+and shared by neighbours, err by less in the strangest states: p < 1.
+
+s^2 is the variance that the model says, u(x) its mean over training times, v a typical one. Learned from few fields,
+the loudest places are held for too loud: k < 1. What the model says of a place beyond what is usual there it has mostly
+learned by heart, day by day, and on another day it is worth little: q is far below one. Where the context does not
+always lie in the same places nothing is usual, and q = k. a, b, p and k are fitted on held-out times. h is a
+continuous function of place and context, so that members stay functions.
 
 Source: the variance of a prediction in Bayesian linear regression, Bishop (2006), eq. 3.59, tempered by a and p.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -34,6 +38,7 @@ class Stretch:
         constant, growth: b and a.
         exponent, typical: k and v, in the model's units.
         power: p.
+        trust: q.
     """
 
     constant: float = 1.0
@@ -41,17 +46,31 @@ class Stretch:
     exponent: float = 1.0
     typical: float = 1.0
     power: float = 1.0
+    trust: float = 1.0
 
-    def stretch(self, leverage: Tensor, mixture: Mixture) -> Tensor:
-        """What deviations from the mean are multiplied by, [B, N], where the leverage [B or 1, N] is known."""
-        return self.factor(leverage, mixture.variance[..., 0])
+    def widened(self, factor: float) -> Stretch:
+        """The law of variances so many times as large."""
+        by = factor ** (1 / self.power)
+        return replace(self, constant=by * self.constant, growth=by * self.growth)
 
-    def factor(self, leverage: Tensor, variance: Tensor) -> Tensor:
+    def stretch(self, leverage: Tensor, mixture: Mixture, usual: Tensor | None) -> Tensor:
+        """What deviations from the mean are multiplied by, [B, N].
+
+        Args:
+            leverage: [B or 1, N].
+            mixture: What the model says.
+            usual: u [N], None where nothing is.
+        """
+        return self.factor(leverage, mixture.variance[..., 0], usual)
+
+    def factor(self, leverage: Tensor, variance: Tensor, usual: Tensor | None) -> Tensor:
         """As `stretch`, of a variance of any shape that the leverage can be expanded to."""
-        base = (self.constant + self.growth * leverage) ** (self.power / 2)
-        if self.exponent == 1:
+        base, exponent = (self.constant + self.growth * leverage) ** (self.power / 2), self.exponent
+        if usual is not None:
+            base, exponent = base * (usual / self.typical) ** ((self.exponent - self.trust) / 2), self.trust
+        if exponent == 1:
             return base
-        return base * (variance / self.typical) ** ((self.exponent - 1) / 2)
+        return base * ((exponent - 1) / 2 * (variance / self.typical).log2()).exp2()  # cheaper than a power
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,10 +80,12 @@ class Leverage(Stretch):
     Attributes:
         precision: [n, Q (Q + 1) / 2], upper triangles of the inverse at n places, off the diagonal twice; in double
             precision, for read-outs are nearly parallel, and most of what is added up cancels.
+        usual: [n], u at the n places; None where nothing is.
         every: The n places are every so many-th point of the training lattice.
     """
 
     precision: Tensor
+    usual: Tensor | None = None
     every: int = 1
 
     def of(self, readouts: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -80,6 +101,10 @@ class Leverage(Stretch):
             total = total.addcmul_(seen[row], part)
             number += size - row
         return (total / size).clamp_min(0).to(readouts)
+
+    def usual_at(self, index: Tensor, weight: Tensor) -> Tensor | None:
+        """u [N] at places between the n, as `of`."""
+        return None if self.usual is None else (self.usual[index] * weight.to(self.usual)).sum(dim=-1)
 
     @cached_property
     def _exact(self) -> Tensor:

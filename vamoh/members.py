@@ -1,8 +1,8 @@
 """Members of an ensemble where a model is only asked: what `VAMoH.mixture` says, in the fewest passes over memory.
 
 Points are the last axis everywhere and components the first, so that nothing is moved between a product and what
-follows it. The first layers of all generators and of the gate are one product, the gate's other layers, which all
-members share, another one each. Nothing can be differentiated here.
+follows it. The first layers of all generators are one product, the gate's layers, which all members share, another one
+each. Nothing can be differentiated here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vamoh import onednn
 from vamoh.gating import Gating
 from vamoh.generators import GeneratorShape
 from vamoh.normal_mixture import LOG2_E, NormalMixtures
@@ -38,10 +39,8 @@ class Members:
             weight = flat[:, start:end].unflatten(1, (width_in, width_out)).transpose(1, 2).contiguous()
             start = end + width_out
             self._layers.append(_Layer(weight, flat[:, end:start, None].contiguous()))
-        self._gate = _Gate.of(gating, latent)
-        first, self._width = self._layers.pop(0), generators.widths[1]
-        parts = (first.weight.flatten(0, 1), gating.of_point.weight), (first.bias.flatten(), gating.of_point.bias)
-        self._weight, self._bias = torch.cat(parts[0]), torch.cat(parts[1])[:, None]
+        first, self._last, self._gate = self._layers.pop(0), self._layers.pop(), _Gate.of(gating, latent)
+        self._first = torch.cat([first.weight.flatten(0, 1), first.bias.flatten()[:, None]], dim=1)
 
     @torch.no_grad()
     def fill(self, mixtures: NormalMixtures, features: Tensor, added: Tensor) -> None:
@@ -52,17 +51,17 @@ class Members:
             features: [N, F], what the generators and the gate see.
             added: [K, N, 2], what the places add to the generators' outputs.
         """
-        both = torch.addmm(self._bias, self._weight, features.T)
-        ours, gates = both.split([len(both) - self._gate.width, self._gate.width])
-        hidden = ours.view(self.components * self.members, self._width, -1)
+        seen = nn.functional.pad(features, (0, 1), value=1.0)
+        hidden = onednn.linear(self._first, seen, slope=SLOPE).unflatten(0, (self.components * self.members, -1))
         for weight, bias in self._layers:
-            hidden = torch.baddbmm(bias, weight, nn.functional.leaky_relu_(hidden, SLOPE))
+            hidden = nn.functional.leaky_relu_(torch.baddbmm(bias, weight, hidden), SLOPE)
+        hidden = torch.baddbmm(self._last.bias, self._last.weight, hidden)
         mean, log_scale = hidden.view(self.components, self.members, 2, -1).unbind(2)
         mean_here, log_scale_here = added[:, None].unbind(-1)
         torch.add(mean, mean_here, out=mixtures.mean)
         doubles = torch.add(log_scale, log_scale_here, out=mixtures.scale).mul_(LOG2_E)
         doubles.clamp_(-LARGEST_LOG_SCALE * LOG2_E, LARGEST_LOG_SCALE * LOG2_E).exp2_()
-        self._gate.fill(mixtures.weights, gates)
+        self._gate.fill(mixtures.weights, seen)
 
 
 class _Layer(NamedTuple):
@@ -72,38 +71,46 @@ class _Layer(NamedTuple):
     bias: Tensor
 
 
+def _with_one(layer: nn.Linear) -> Tensor:
+    """Weight and bias side by side, for inputs that end in a one, and outputs that do so: [out + 1, in + 1]."""
+    both = nn.functional.pad(torch.cat([layer.weight, layer.bias[:, None]], dim=1), (0, 0, 0, 1))
+    both[-1, -1] = 1
+    return both
+
+
 class _Gate(NamedTuple):
     """What of a gate depends on the members, and what follows it.
 
     Attributes:
-        shift: [G, M], what the latents add to the first layer.
-        layers: What follows.
+        of_point, shift: [G + 1, F + 1] and [G + 1, M], the first layer and what the latents add to it.
+        layers: What follows, as `of_point` see `_with_one`.
         bounded: See `Gating`.
-        width: G.
     """
 
+    of_point: Tensor
     shift: Tensor
-    layers: tuple[_Layer, ...]
+    layers: tuple[Tensor, ...]
     bounded: bool
-    width: int
 
     @classmethod
     def of(cls, gating: Gating, latent: Tensor) -> _Gate:
         rest = gating.rest[1]
         assert isinstance(rest, nn.Sequential)
-        linear = [each for each in rest if isinstance(each, nn.Linear)]
-        layers = [_Layer(each.weight, each.bias[:, None]) for each in linear]
-        weight, bias = layers[-1]
-        if len(bias) == 2 and not gating.bounded:  # the softmax of two is the sigmoid of their difference
-            layers[-1] = _Layer(weight - weight.flip(0), bias - bias.flip(0))
-        return cls(gating.of_latent(latent).T.contiguous(), tuple(layers), gating.bounded, len(gating.of_point.weight))
+        layers = [_with_one(each) for each in rest if isinstance(each, nn.Linear)]
+        layers[-1] = layers[-1][:-1]
+        if len(layers[-1]) == 2 and not gating.bounded:  # the softmax of two is the sigmoid of their difference
+            layers[-1] = layers[-1] - layers[-1].flip(0)
+        shift = nn.functional.pad(gating.of_latent(latent).T, (0, 0, 0, 1))
+        return cls(_with_one(gating.of_point), shift, tuple(layers), gating.bounded)
 
-    def fill(self, weights: Tensor, hidden: Tensor) -> None:
-        """Weights [K, M, N] of the components, from the first layer's part of the place [G, N]."""
+    def fill(self, weights: Tensor, seen: Tensor) -> None:
+        """Weights [K, M, N] of the components, from what is seen [N, F + 1], which ends in a one."""
+        hidden = onednn.linear(self.of_point, seen)
         moved = (self.shift[:, :, None] + hidden[:, None]).flatten(1)  # members and points side by side
-        for weight, bias in self.layers:
-            moved = torch.addmm(bias, weight, nn.functional.leaky_relu_(moved, SLOPE))
-        logits = moved.view(weights.shape)
+        moved = nn.functional.leaky_relu_(moved, SLOPE)
+        for layer in self.layers[:-1]:
+            moved = onednn.linear(layer, moved.T, slope=SLOPE)
+        logits = onednn.linear(self.layers[-1], moved.T).view(weights.shape)
         if self.bounded:
             logits.tanh_()
         elif len(logits) == 2:

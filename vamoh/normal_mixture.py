@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vamoh import elementary
+
 OPEN_STEPS, MAX_STEPS = 2, 100
 FEW, STRAIGHT = 0.3, 0.02
 LARGEST_SCORE = 4.753424  # of the levels 1e-6 and 1 - 1e-6
@@ -43,15 +45,11 @@ class NormalMixtures(NamedTuple):
         return cls(*(torch.empty(shape) for _ in range(3)))
 
     @property
-    def expectation(self) -> Tensor:
-        """E[y] [...]."""
-        return _total(self.weights * self.mean)
-
-    @property
-    def variance(self) -> Tensor:
-        """Var[y] [...]."""
-        between = (self.mean - self.expectation).square_()
-        return _total(between.addcmul_(self.scale, self.scale).mul_(self.weights))
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """E[y] and Var[y], [...] each."""
+        expected = _total(self.weights * self.mean)
+        between = (self.mean - expected).square_()
+        return expected, _total(between.addcmul_(self.scale, self.scale).mul_(self.weights))
 
     def at_score(self, score: Tensor) -> Tensor:
         """The y with F(y) = Phi(score), [...]; exact in both tails.
@@ -63,29 +61,29 @@ class NormalMixtures(NamedTuple):
         if len(self.weights) == 1:
             return torch.addcmul(self.mean[0], self.scale[0], score)
         flip = torch.copysign(torch.ones((), dtype=score.dtype, device=score.device), -score)
-        weights, mean, scale = (each.flatten(1) for each in (self.weights, self.mean * flip, self.scale))
-        return _lower_quantile(weights, mean, scale, score.abs().flatten()).view(score.shape).mul_(flip)
+        weights, mean, scale, depth = self.weights, self.mean * flip, self.scale, score.abs()
+        sought = _Sought.of(weights.flatten(1), mean.flatten(1), scale.flatten(1), depth.flatten())
+        return _lower_quantile(sought).view(score.shape).mul_(flip)
 
 
-def _lower_quantile(weights: Tensor, mean: Tensor, scale: Tensor, depth: Tensor) -> Tensor:
-    """The y [P] with sum_k w_k Phi((y - mean_k) / scale_k) = Phi(-depth), of [K, P] and a depth [P] of zero or more."""
-    sought = _Sought.of(weights, mean, scale, torch.erfc(depth * math.sqrt(0.5)))
-    own = torch.addcmul(mean, scale, depth, value=-1)  # the components' own quantiles enclose the mixture's
-    low, high = _least(own), _greatest(own)
-    value = sought.start(mean, own)
+def _lower_quantile(sought: _Sought) -> Tensor:
+    """The roots [P]."""
+    value = sought.start()
     for _ in range(OPEN_STEPS):  # nearly everywhere these suffice
         before, (value, _, damped) = value, sought.step(value)
-        value = torch.minimum(torch.maximum(value, low, out=value), high, out=value)
-    chosen = sought.far(value, before, damped).nonzero()[:, 0]
+        value = torch.minimum(torch.maximum(value, sought.low, out=value), sought.high, out=value)
+    # as `unsettled`, in fewer passes, of more places than are
+    step, bent = before.sub_(value).div_(sought.narrow), damped.sub_(1).div_(STRAIGHT)
+    chosen = elementary.beyond(step.mul_(step).addcmul_(bent, bent), 1)
     if len(chosen):
-        low, high, rest = low[chosen], high[chosen], value[chosen]
-        rest = torch.where(rest.isnan(), 0.5 * (low + high), rest)
-        value[chosen] = _within(sought.at(chosen), low, high, rest)
+        value[chosen] = _within(sought.at(chosen), value[chosen])
     return value
 
 
-def _within(sought: _Sought, low: Tensor, high: Tensor, value: Tensor) -> Tensor:
+def _within(sought: _Sought, value: Tensor) -> Tensor:
     """The roots [P], each inside its own bracket, which every step narrows."""
+    low, high = sought.low, sought.high
+    value = torch.where(value.isnan(), 0.5 * (low + high), value)
     result, unsettled = value, None  # all of them
     for _ in range(MAX_STEPS):
         tried, below, damped = sought.step(value)
@@ -114,43 +112,57 @@ class _Sought(NamedTuple):
 
     Attributes:
         level, narrow: [P], twice the level, and the change after which a step is the last.
-        inverse, shifted: [K, P], -1 / (sqrt(2) scale), and minus that times the mean.
-        weights: [K, P].
+        weights, mean, inverse: [K, P], of the components, and -1 / (sqrt(2) scale).
         height: [K, P], weights times `inverse`: minus sqrt(pi) times the weighted densities' greatest values.
+        own: [K, P], the components' own quantiles, of which
+        low, high: [P], the least and the greatest enclose the mixture's.
     """
 
     level: Tensor
     narrow: Tensor
-    inverse: Tensor
-    shifted: Tensor
     weights: Tensor
+    mean: Tensor
+    inverse: Tensor
     height: Tensor
+    own: Tensor
+    low: Tensor
+    high: Tensor
 
     @classmethod
-    def of(cls, weights: Tensor, mean: Tensor, scale: Tensor, level: Tensor) -> _Sought:
-        """Of [K, P] weights, means and scales, and twice the level."""
-        inverse = scale.reciprocal().mul_(-math.sqrt(0.5))
+    def of(cls, weights: Tensor, mean: Tensor, scale: Tensor, depth: Tensor) -> _Sought:
+        """Of [K, P] weights, means and scales, and the level Phi(-depth)."""
+        level, inverse = torch.erfc(depth * math.sqrt(0.5)), scale.reciprocal().mul_(-math.sqrt(0.5))
         # in standard deviations: the error after such a step, if it was hardly bent, is of the order of its cube
         narrow = _least(scale).mul(0.5 * torch.finfo(mean.dtype).eps ** (1 / 3))
-        return cls(level, narrow, inverse, (mean * inverse).neg_(), weights, weights * inverse)
+        own = torch.addcmul(mean, scale, depth, value=-1)
+        return cls(level, narrow, weights, mean, inverse, weights * inverse, own, _least(own), _greatest(own))
 
-    def start(self, mean: Tensor, own: Tensor) -> Tensor:
-        """The step from the components' own quantiles [K, P], kept where the weights say that the level is reached."""
-        value = _total(self.height * own).div_(_total(self.height))
-        both = [self.weights, mean, self.inverse]
-        lower = upper = both
-        if len(own) == 2:  # of two, the lower one gives the bound from above, and the upper one that from below
-            swapped = (own[0] > own[1]).to(own)
-            lower, upper = ([torch.lerp(part[i], part[1 - i], swapped)[None] for part in both] for i in (0, 1))
-        most = 1 - torch.finfo(own.dtype).eps
-        reached = torch.stack([self.level / lower[0], (2 - self.level) / upper[0]])
-        inner = reached.neg_().add_(1).clamp_min_(-most).erfinv_()
+    def start(self) -> Tensor:
+        """The step from the components' own quantiles, kept where a weight says that the level is reached [P]."""
+        value = _dot(self.height, self.own).div_(_total(self.height))
+        shallow, weight, mean, inverse = self._nearest()
+        reached = torch.lerp(self.level, 2 - self.level, shallow).div_(weight)
+        inner = reached.neg_().add_(1).clamp_min_(torch.finfo(value.dtype).eps - 1).erfinv_()
         # there is no bound where a component does not reach so far by itself
-        inner = nn.functional.threshold(inner, BEYOND, -1e30, inplace=True)
-        above = torch.addcdiv(lower[1], inner[0], lower[2])
-        below = torch.addcdiv(upper[1], inner[1], upper[2], value=-1)
-        value = torch.minimum(value, _least(above), out=value)
-        return torch.maximum(value, _greatest(below), out=value)
+        apart = nn.functional.threshold(inner, BEYOND, -1e30, inplace=True).div_(inverse)
+        return torch.lerp(torch.minimum(value, mean + apart), torch.maximum(value, mean - apart), shallow)
+
+    def _nearest(self) -> tuple[Tensor, ...]:
+        """One [P] where the lowest component does not reach the level by itself, and the component that bounds it.
+
+        Where it does, the quantile is at most the one at which it does so; else, of two, it is at least the one above
+        which the higher one has all that is above the level. Of more, there may be no bound.
+        """
+        parts = (self.weights, self.mean, self.inverse)
+        if len(self.own) == 2:  # ones and zeros in numbers: choosing by truth values takes several times as long
+            second = (self.own[0] - self.own[1]).gt_(0)
+            shallow = torch.sub(self.level, torch.lerp(self.weights[0], self.weights[1], second), alpha=2).gt_(0)
+            which = (second - shallow).abs_()
+            return shallow, *(torch.lerp(part[0], part[1], which) for part in parts)
+        lower, upper = self.own.argmin(dim=0), self.own.argmax(dim=0)
+        shallow = torch.sub(self.level, self.weights.gather(0, lower[None])[0], alpha=2).gt_(0)
+        which = torch.where(shallow > 0, upper, lower)[None]
+        return shallow, *(part.gather(0, which)[0] for part in parts)
 
     def step(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where Halley's method on log F goes from `value` [P], twice F there, and how much longer its step is held.
@@ -158,22 +170,18 @@ class _Sought(NamedTuple):
         With g = log F - log(level) it goes to value + n / (1 + n g'' / 2 g'), n = -g / g' Newton's step; there
         g'' / g' = f' / f - f / F, and of normals f' is a sum like f. The last is 1 + n g'' / 2 g'.
         """
-        scaled = torch.addcmul(self.shifted, value, self.inverse)
-        below = _total(torch.erfc(scaled).mul_(self.weights))
-        densities = (scaled * scaled).mul_(-LOG2_E).exp2_().mul_(self.height)
+        scaled = (value - self.mean).mul_(self.inverse)
+        below = _dot(torch.erfc(scaled), self.weights)
+        densities = torch.addcmul(scaled.new_zeros(()), scaled, scaled, value=-LOG2_E).exp2_().mul_(self.height)
         density = _total(densities)  # -sqrt(pi) f
-        slope = _total(scaled.mul_(self.inverse).mul_(densities))  # sqrt(pi) f' / 2
+        slope = _dot(scaled.mul_(self.inverse), densities)  # sqrt(pi) f' / 2
         share = density / below  # -sqrt(pi) f / 2 F
-        newton = (self.level / below).log_().div_(share).mul_(-0.5 * math.sqrt(math.pi))
+        newton = self.level / below
+        elementary.write("log", newton, newton).div_(share).mul_(-0.5 * math.sqrt(math.pi))
         bend = slope.div_(density).sub_(share, alpha=1 / math.sqrt(math.pi))
         # far from the root no more is believed of the bend than that it halves or doubles Newton's step
         damped = torch.addcmul(bend.new_ones(()), bend, newton, value=-1).clamp_(0.5, 2.0)
         return newton.div_(damped).add_(value), below, damped
-
-    def far(self, value: Tensor, before: Tensor, damped: Tensor) -> Tensor:
-        """As `unsettled`, in fewer passes, of more places than are."""
-        step = (value - before).abs_().div_(self.narrow)
-        return (torch.maximum(step, (damped - 1).abs_().div_(STRAIGHT), out=step) <= 1).logical_not_()
 
     def unsettled(self, value: Tensor, before: Tensor, damped: Tensor) -> Tensor:
         """Where a step was so long or so bent, or no number, that another one is needed."""
@@ -193,3 +201,11 @@ def _by_pairs(join: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Te
 
 
 _total, _least, _greatest = _by_pairs(torch.add), _by_pairs(torch.minimum), _by_pairs(torch.maximum)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Products of [K, P] and [K, P], summed: [P]."""
+    total = one[0] * other[0]
+    for each, its in zip(one[1:], other[1:], strict=True):
+        total.addcmul_(each, its)
+    return total

@@ -18,8 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vamoh import elementary, onednn
+
 FREQUENCIES_PER_SCALE = 192
-IN_CACHE = 512  # places at a time
+IN_CACHE = 256  # places at a time
+CORNERS = 8  # of the lattice from which phases are counted, by unit of the coordinates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ class RandomField:
             amplitudes.append(self.spread * torch.cat([at_times[0], at_times[1]], dim=-1))
         which = torch.tensor([different[seed] for seed, _ in seeds])
         sign = torch.tensor([float(sign) for _, sign in seeds])
-        return DrawnFields(torch.stack(amplitudes, dim=1), wave / (2 * math.pi), which, sign)
+        return DrawnFields(torch.stack(amplitudes, dim=1), _from_corners(wave), which, sign)
 
     def _frequencies(self, num_axes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Wave vectors [F, D], rates [F] and shares of the variance [F]."""
@@ -81,12 +84,21 @@ class RandomField:
         return wave, rate, shares / FREQUENCIES_PER_SCALE
 
 
+def _from_corners(wave: Tensor) -> Tensor:
+    """Wave vectors [F, D] -> what phases are made of, [F, 2 D]: of a corner in units of the lattice, and from there.
+
+    Whole turns between corners are left out, so that phases stay small, and fit single precision, wherever a place is.
+    """
+    turns = wave / (2 * math.pi * CORNERS)
+    return torch.cat([(turns - turns.round()) * (2 * math.pi), wave], dim=1)
+
+
 class DrawnFields(NamedTuple):
     """The fields of some members at some times: functions of place.
 
     Attributes:
         amplitudes: [T, S, 2 F], of the cosines and of the sines, for each of the S seeds.
-        wave: [F, D] turns by unit of the coordinates.
+        wave: [F, 2 D], see `_from_corners`.
         which, sign: [M], each member's seed, and whether it mirrors it.
     """
 
@@ -97,26 +109,20 @@ class DrawnFields(NamedTuple):
 
     def at(self, coords: Tensor) -> Tensor:
         """Their values [M, T, N] at places [N, D], in the precision of `coords`."""
-        amplitudes = self.amplitudes.to(coords).flatten(0, 1)
+        amplitudes, wave = self.amplitudes.to(coords).flatten(0, 1), self.wave.to(coords)
+        corner = (coords * CORNERS).round_()
+        places = torch.cat([corner, coords - corner / CORNERS], dim=1)  # which is exact
         found = coords.new_empty(len(amplitudes), len(coords))
-        for first in range(0, len(coords), IN_CACHE):
-            part = slice(first, first + IN_CACHE)
-            torch.mm(amplitudes, self._waves(coords[part]), out=found[:, part])
+        pieces = max(1, -(-len(coords) // IN_CACHE))  # about equal: products of few columns are rounded in another way
+        for here, there in zip(found.chunk(pieces, dim=1), places.chunk(pieces), strict=True):
+            waves = coords.new_empty(2 * len(wave), len(there))
+            cosines, phases = waves.split(len(wave))
+            torch.mm(wave, there.T, out=phases)
+            elementary.write("cos", phases, cosines)
+            elementary.write("sin", phases, phases)
+            here.copy_(onednn.linear(amplitudes, waves.T))
         members = found.view(*self.amplitudes.shape[:2], -1).index_select(1, self.which.to(coords.device))
         return members.mul_(self.sign.to(coords)[:, None]).transpose(0, 1)
-
-    def _waves(self, coords: Tensor) -> Tensor:
-        """Cosines and sines [2 F, N]."""
-        count = len(self.wave)
-        turns = self.wave.to(coords.device) @ coords.double().T  # [F, N]
-        # whole turns are taken off in double precision, then a fraction of one fits the precision of the coordinates
-        # (the tangent of half the angle gives both, and costs less than both)
-        tangent = turns.frac_().to(coords.dtype).mul_(math.pi).tan_()
-        twice = (tangent * tangent).add_(1).reciprocal_().mul_(2)
-        waves = tangent.new_empty(2 * count, len(coords))
-        torch.sub(twice, 1, out=waves[:count])
-        torch.mul(tangent, twice, out=waves[count:])
-        return waves
 
 
 def normal_cdf(value: Tensor) -> Tensor:

@@ -230,10 +230,10 @@ class Lattice:
         with np.errstate(invalid="ignore"):
             ends = [_mean_observed(grid[:, row]) for row in (0, -1)]
         whole = np.concatenate([values, *[end[:, None] for end in ends]], axis=1)
-        corner = whole[:, index]  # [B, N, 4 + 1]
+        corner = whole.take(index, axis=1)  # [B, N, 4 + 1]
         seen = np.isfinite(corner)
         if seen.all():
-            return (corner * weight).sum(axis=-1)
+            return np.einsum("bnk,nk->bn", corner, weight)
         total = (weight * seen).sum(axis=-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             result = (np.where(seen, corner, 0.0) * weight).sum(axis=-1) / total

@@ -31,7 +31,7 @@ from vamoh.normal_mixture import NormalMixtures
 from vamoh.random_field import DrawnFields, RandomField
 
 # Asked for at a time: places, of which all members know the same; and of these as many as make so many values.
-PLACES, VALUES, LEAST_PLACES = 4096, 5 * 2**14, 128
+PLACES, VALUES, LEAST_PLACES = 8192, 10 * 2**14, 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +68,8 @@ class Downscaler:
         if known.leverage is not None:
             digest.update(repr([getattr(known.leverage, each.name) for each in fields(Stretch)]).encode())
             digest.update(known.leverage.precision.numpy().tobytes())
+            if known.leverage.usual is not None:
+                digest.update(known.leverage.usual.numpy().tobytes())
         if known.calibration is not None:
             digest.update(repr(known.calibration).encode())
         if known.plan.background is not None:
@@ -100,8 +102,8 @@ class Downscaler:
 
     def leverage(
         self, local: LocalTerms, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
-    ) -> torch.Tensor | None:
-        """How far the state is from those of training, [T, N]; None where nothing was fitted.
+    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """How far the state is from those of training [T, N], and the usual variance [N]; None where none was fitted.
 
         Args:
             local: What the places read of the context of each time.
@@ -110,7 +112,8 @@ class Downscaler:
         leverage, lattice = self.checkpoint.leverage, self._leverage_lattice
         if leverage is None or lattice is None:
             return None
-        return leverage.of(readouts(self.model, local), *corners(lattice, latitude, longitude))
+        at = corners(lattice, latitude, longitude)
+        return leverage.of(readouts(self.model, local), *at), leverage.usual_at(*at)
 
     @torch.no_grad()
     def ensemble(
@@ -223,9 +226,9 @@ class Ensemble:
                 several.fill(one, placed.features[time, part], placed.added[time, :, part])
             drawn = mixtures.at_score(score)
             if law is not None and strange is not None:
-                expected = mixtures.expectation
-                stretch = law.factor(strange[:, None, part], mixtures.variance)
-                drawn = torch.lerp(expected, drawn, stretch)
+                expected, variance = mixtures.moments
+                leverage, usual = strange[0][:, None, part], None if strange[1] is None else strange[1][part]
+                drawn = torch.lerp(expected, drawn, law.factor(leverage, variance, usual))
             plan.scaling.into_kelvin(drawn, found[..., part])
             shares[..., part] = mixtures.weights.mean(dim=2)
 

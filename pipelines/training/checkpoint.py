@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from pipelines.data.static import StaticField
 from pipelines.training.plan import Plan
 from vamoh import VAMoH
 from vamoh.conformal import ConformalMap
-from vamoh.leverage import Leverage
+from vamoh.leverage import Leverage, Stretch
 from vamoh.random_field import RandomField
 from vamoh.systems import Model, new_model
 
@@ -101,7 +101,8 @@ def take_snapshot(
         told = {f"static.{each.name}": torch.from_numpy(each.values) for each in checkpoint.plan.statics}
         files["statics.safetensors"] = told
     if checkpoint.leverage is not None:
-        files["leverage.safetensors"] = _copied({"precision": checkpoint.leverage.precision})
+        tables = {"precision": checkpoint.leverage.precision, "usual": checkpoint.leverage.usual}
+        files["leverage.safetensors"] = _copied({name: each for name, each in tables.items() if each is not None})
     if training is not None:
         model, optimizer = training
         raw = {f"weights.{key}": value for key, value in model.state_dict().items()}
@@ -280,7 +281,7 @@ def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoin
         epoch=tree["epoch"],
         metrics=tree["metrics"],
         random_field=None if law is None else RandomField(**law),
-        leverage=None if leverage is None else Leverage(precision=fields["precision"], **leverage),
+        leverage=None if leverage is None else _leverage(leverage, fields),
         calibration=None if calibration is None else ConformalMap(**calibration),
         versions=tree["versions"],
         best=tree["best"],
@@ -299,7 +300,11 @@ def _background(about: dict[str, Any], fields: Tensor, geometry: Geometry) -> Ba
 def _leverage_law(leverage: Leverage | None) -> dict[str, Any] | None:
     if leverage is None:
         return None
-    return {name: getattr(leverage, name) for name in ("every", "constant", "growth", "exponent", "typical", "power")}
+    return {each.name: getattr(leverage, each.name) for each in fields(Stretch)} | {"every": leverage.every}
+
+
+def _leverage(law: dict[str, Any], tables: Mapping[str, Tensor]) -> Leverage:
+    return Leverage(precision=tables["precision"], usual=tables.get("usual"), **law)
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

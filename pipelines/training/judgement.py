@@ -90,7 +90,7 @@ def _sums(checkpoint: Checkpoint, part: Predicted) -> Tensor:
     """The same for every place, [5, N], summed over a few samples."""
     law, map_of = checkpoint.leverage, checkpoint.calibration
     wide = 1.0 if checkpoint.random_field is None else checkpoint.random_field.spread
-    stretch = torch.ones_like(part.values) if law is None else law.stretch(part.leverage, part.mixture)
+    stretch = torch.ones_like(part.values) if law is None else part.stretched_by(law)
 
     def given(scores: Tensor) -> Tensor:
         return wide * scores if map_of is None else map_of(wide * scores)

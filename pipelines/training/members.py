@@ -24,7 +24,15 @@ from pipelines.data.store import Store
 from pipelines.data.stream import Index
 from pipelines.data.times import hours_since_1970
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pipelines.training.leverage import Predicted, fit_leverage, fit_stretch, predictions
+from pipelines.training.leverage import (
+    USUAL_FIELDS,
+    Predicted,
+    farther,
+    fit_leverage,
+    fit_stretch,
+    predictions,
+    with_usual,
+)
 from pipelines.training.plan import split_of
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
@@ -54,10 +62,14 @@ def training_leverage(checkpoint: Checkpoint, model: VAMoH, store: Store) -> Lev
     """How the states of the training samples spread, which are in the store; None for a model without a context."""
     plan = checkpoint.plan
     learned = spaced(split_of(plan.config, store).train, LEVERAGE_FIELDS)
-    return fit_leverage(model, read_samples(store, learned), plan.downscaling, plan.lattice, seed=plan.config.seed)
+    framed, seed = (plan.downscaling, plan.lattice), plan.config.seed
+    leverage = fit_leverage(model, read_samples(store, learned), *framed, seed=seed)
+    if leverage is None:
+        return None
+    return with_usual(leverage, model, read_samples(store, spaced(learned, USUAL_FIELDS)), *framed, seed=seed)
 
 
-def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index) -> Checkpoint:
+def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index, *, near: bool = True) -> Checkpoint:
     """The checkpoint with the law of members that held-out samples follow, and without a conformal layer.
 
     Args:
@@ -65,6 +77,7 @@ def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index
         model: Its model.
         store: Of the samples.
         held: [n] positions of samples that it was not trained on.
+        near: Whether they lie among those of training.
     """
     plan, leverage = checkpoint.plan, checkpoint.leverage
     lattice, seed = plan.lattice, plan.config.seed
@@ -80,7 +93,10 @@ def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index
     if leverage is None:
         law = replace(law, spread=float(stretch.constant ** (stretch.power / 2)))
     else:
-        leverage, law = replace(leverage, **asdict(stretch)), replace(law, spread=1.0)
+        leverage, law = (
+            replace(leverage, **asdict(stretch.widened(farther(plan.downscaling, near=near)))),
+            replace(law, spread=1.0),
+        )
     return replace(checkpoint, random_field=law, leverage=leverage, calibration=None)
 
 
@@ -96,7 +112,7 @@ def normal_scores(predicted: Iterable[Predicted], law: Stretch) -> tuple[Array, 
     """
     scores, times, deviations = [], [], []
     for part in predicted:
-        stretch = law.stretch(part.leverage, part.mixture)
+        stretch = part.stretched_by(law)
         scores.append(part.scores(stretch).numpy())
         times.append(part.times)
         if isinstance(part.mixture.components, Normal):

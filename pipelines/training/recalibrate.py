@@ -187,19 +187,23 @@ def _fitted(
     progress(0, total)
     before = judge(checkpoint, network, opened, held)
     progress(1, total)
-    if checkpoint.leverage is None:
-        if opened.fingerprint != checkpoint.plan.fingerprint:
+    own = opened.fingerprint == checkpoint.plan.fingerprint
+    if checkpoint.leverage is None or (own and checkpoint.leverage.usual is None):
+        if not own:
             raise ValueError(
                 "the model does not know how its training samples spread: calibrate it once on the store that it was "
                 "trained on"
             )
         checkpoint = replace(checkpoint, leverage=training_leverage(checkpoint, network, opened))
 
+    near = own and bool(np.isin(held, split_of(checkpoint.plan.config, opened).validation).any())
+
     def fit(samples: Index) -> Checkpoint:
-        fitted = with_members(checkpoint, network, opened, samples)
+        fitted = with_members(checkpoint, network, opened, samples, near=near)
         if not conformal:
             return fitted
-        return replace(fitted, calibration=fit_conformal(fitted, network, opened, samples))
+        layer = fit_conformal(fitted, network, opened, samples, near=near)
+        return replace(fitted, calibration=layer)
 
     fitted = fit(held)
     sums = []

@@ -8,8 +8,10 @@ the same process: what the core would need if there were no neighbours to find, 
 cosines and no quantiles to solve for. Products of single places or members are made in batches. The program
 gets by with fewer products than the formulas have, because members that mirror each other share a random field, and
 because the sum over neighbours is made before that over kernels: `over_own_gemm` counts only what it makes.
-`over_gemm_one_by_one` takes the time of every small product by itself, which is mostly that of the call. The model is
-trained here, for a minute, if none is given: the time does not depend on how well.
+`over_gemm_one_by_one` takes the time of every small product by itself, which is mostly that of the call. Products are
+torch's own; the program calls oneDNN for the large ones (`vamoh/onednn.py`), which is faster on some processors:
+`over_fastest_gemm` does so too. The model is trained here, for a minute, if none is given: the time does not depend on
+how well.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from pipelines.products.writing import write_blocks
 from pipelines.training.train import train
 from tests.benchmarks.fields import era5_hours
 from tests.benchmarks.model import Figures, Products, peak_gb, seconds
-from vamoh import FunctionBatch, remembered
+from vamoh import FunctionBatch, onednn, remembered
 from vamoh.neighbours import Neighbours, nearest
 from vamoh.normal_mixture import NormalMixtures
 from vamoh.random_field import FREQUENCIES_PER_SCALE
@@ -95,6 +97,15 @@ class Ceiling:
         for count, batch, rows, i, o in self.small:
             left, right, out = torch.randn(batch, rows, i), torch.randn(batch, i, o), torch.empty(batch, rows, o)
             total += count * seconds(lambda a=left, b=right, c=out: torch.bmm(a, b, out=c), max(7, repeats))
+        return total
+
+    def fastest(self, repeats: int) -> float:
+        """The time that they take with every large one by torch or by oneDNN, whichever is faster."""
+        total = Ceiling(Products([]), self.small).seconds(repeats)
+        for count, rows, i, o in self.large.sizes:
+            left, right = torch.randn(rows, i), torch.randn(o, i)
+            other = count * seconds(lambda a=left, b=right: onednn.linear(a, b), max(7, repeats))
+            total += min(other, Products([(count, rows, i, o)]).seconds(repeats))
         return total
 
 
@@ -230,6 +241,7 @@ def measured(told: Downscaler, coarse: xr.DataArray, repeats: int) -> Figures:
     figures["downscale.points_per_second"] = values / spent
     figures["downscale.gemm.points_per_second"] = values / ceiling
     figures["downscale.over_gemm"] = ceiling / spent
+    figures["downscale.over_fastest_gemm"] = gemm.fastest(repeats) / spent
     figures["downscale.over_own_gemm"] = made.seconds(repeats) / spent
     figures["downscale.over_gemm_one_by_one"] = gemm.seconds(repeats, batched=False) / spent
     figures["downscale.gflops"] = gemm.gflop / spent

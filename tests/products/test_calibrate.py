@@ -16,7 +16,8 @@ from pipelines.products.downscale import downscale
 from pipelines.products.ensemble import Downscaler
 from pipelines.training.calibrate import calibrate
 from pipelines.training.checkpoint import load_checkpoint
-from pipelines.training.leverage import predictions
+from pipelines.training.leverage import FARTHER, TRUST, predictions
+from pipelines.training.members import with_members
 from pipelines.training.train import train
 from pipelines.training.validation import read_samples
 
@@ -43,7 +44,18 @@ def test_training_says_how_much_wider_members_are_where_the_state_is_strange(tra
     assert checkpoint.random_field is not None and checkpoint.random_field.spread == 1
     assert checkpoint.leverage is not None and checkpoint.leverage.constant > 0 and checkpoint.leverage.growth >= 0
     assert checkpoint.leverage.precision.shape == (46 * 90 + 2, 3)  # two read-outs
+    assert checkpoint.leverage.usual.shape == (46 * 90 + 2,) and (checkpoint.leverage.usual > 0).all()
+    assert checkpoint.leverage.trust == TRUST
     assert checkpoint.calibration is None
+
+
+def test_members_are_wider_than_the_errors_of_times_that_lie_among_those_of_training(trained) -> None:
+    checkpoint, model = load_checkpoint(trained.checkpoint)
+    laws = [with_members(checkpoint, model, open_store(trained.store), HELD, near=near) for near in (True, False)]
+    state, said = torch.tensor([0.0, 0.5, 3.0]), torch.tensor([0.1, 1.0, 1.0])
+    wide, narrow = (each.leverage.factor(state, said, said) ** 2 for each in laws)
+    torch.testing.assert_close(wide, FARTHER * narrow)
+    assert laws[0].random_field == laws[1].random_field
 
 
 def test_the_layer_is_kept_in_the_checkpoint_as_json_and_safetensors(trained, calibrated) -> None:
@@ -52,21 +64,25 @@ def test_the_layer_is_kept_in_the_checkpoint_as_json_and_safetensors(trained, ca
     assert {path.suffix for path in calibrated.iterdir()} == {".json", ".safetensors"}
     before, after = load_checkpoint(trained.checkpoint), load_checkpoint(calibrated)
     assert after[0].random_field == before[0].random_field
-    torch.testing.assert_close(after[0].leverage.precision, before[0].leverage.precision, rtol=0, atol=0)
+    for name in ("precision", "usual"):
+        ours, theirs = (getattr(each[0].leverage, name) for each in (after, before))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     for name, tensor in before[1].state_dict().items():
         assert torch.equal(tensor, after[1].state_dict()[name])
     assert Downscaler.of(str(calibrated)).fingerprint != Downscaler.of(str(trained.checkpoint)).fingerprint
 
 
-def test_intervals_cover_the_fields_that_they_were_fitted_on_as_they_say(trained, sure) -> None:
+def test_intervals_cover_the_fields_that_they_were_fitted_on_were_these_as_far_from_training_as_others(
+    trained, sure
+) -> None:
     checkpoint, model = sure.checkpoint, sure.model
     plan, leverage, law = checkpoint.plan, checkpoint.leverage, checkpoint.calibration
     samples = read_samples(open_store(trained.store), HELD)
     area, inside = torch.from_numpy(plan.lattice.area), []
     for part in predictions(model, samples, plan.downscaling, plan.lattice, leverage=leverage, seed=plan.config.seed):
-        scores = part.scores(leverage.stretch(part.leverage, part.mixture))
+        scores = part.scores(part.stretched_by(leverage))
         radius = law(torch.special.ndtri(torch.tensor((1 + 0.9) / 2, dtype=torch.float64)))
-        inside += ((scores.abs() <= radius).double() @ area).tolist()
+        inside += ((FARTHER**0.5 * scores.abs() <= radius).double() @ area).tolist()
     assert 0.9 * 13 / 12 <= np.mean(inside) < 0.9 * 13 / 12 + 1e-3  # as the correction for 12 fields wants it
 
 
@@ -87,7 +103,7 @@ def test_calibrated_members_are_functions_still(coarse, sure, tmp_path) -> None:
 
 
 def test_the_spread_of_members_is_what_the_law_says_at_every_place(coarse: xr.DataArray, teller: Downscaler) -> None:
-    """Over many members: the spread of the predicted mixture, stretched by the leverage of the state."""
+    """Over many members: the spread of the predicted mixture, stretched by leverage and what is usual."""
     members = 2000
     latitude, longitude = np.array([52.3, -20.0, 3.0]), np.array([0.4, 131.0, 250.0])
     lattice = teller.checkpoint.plan.lattice.every(3)
@@ -99,12 +115,12 @@ def test_the_spread_of_members_is_what_the_law_says_at_every_place(coarse: xr.Da
     )
     with torch.no_grad():
         local = teller.model.place(query).local
-        leverage = teller.leverage(local, latitude, longitude)
+        leverage, usual = teller.leverage(local, latitude, longitude)
         mixtures = [teller.model.decode(ensemble.latents[:1, number], query) for number in range(50)]
     scale = teller.checkpoint.plan.scaling.scale
     means = np.array([each.mean[0, :, 0].numpy() for each in mixtures]) * scale
     law = teller.checkpoint.leverage
-    within = [(law.stretch(leverage, each) ** 2 * each.variance[..., 0])[0].numpy() for each in mixtures]
+    within = [(law.stretch(leverage, each, usual) ** 2 * each.variance[..., 0])[0].numpy() for each in mixtures]
     expected = np.sqrt(np.mean(within, axis=0) * scale**2 + means.var(axis=0))
     np.testing.assert_allclose(found.std(axis=0), expected, rtol=0.08)
 

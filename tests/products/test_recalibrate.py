@@ -80,6 +80,17 @@ def test_members_that_were_too_wide_are_as_wide_as_their_errors_again(trained, w
     assert replace(mended[0], random_field=None, leverage=None).metrics == old[0].metrics
 
 
+def test_a_checkpoint_from_before_there_was_a_usual_variance_gets_one_from_its_own_store(
+    trained, later, tmp_path
+) -> None:
+    checkpoint, model = load_checkpoint(trained.checkpoint)
+    save_checkpoint(tmp_path / "old", replace(checkpoint, leverage=replace(checkpoint.leverage, usual=None)), model)
+    for store, split, has in ((trained.store, "test", True), (later, "all", False)):
+        recalibrate(str(tmp_path / "old"), store, split=split, conformal=False, output=tmp_path / split)
+        usual = load_checkpoint(tmp_path / split)[0].leverage.usual
+        assert torch.equal(usual, checkpoint.leverage.usual) if has else usual is None
+
+
 def test_what_it_says_of_members_is_what_draws_of_their_distributions_say(trained, teller, truth) -> None:
     checkpoint, model, opened = teller.checkpoint, teller.model, open_store(trained.store)
     plan, law = checkpoint.plan, checkpoint.leverage
@@ -91,7 +102,7 @@ def test_what_it_says_of_members_is_what_draws_of_their_distributions_say(traine
     )
     generator, drawn = torch.Generator().manual_seed(0), []
     for part in parts:
-        stretch = law.stretch(part.leverage, part.mixture)
+        stretch = part.stretched_by(law)
         scores = torch.randn(100, *part.values.shape, 1, generator=generator)
         drawn.append(torch.stack([stretched(part.mixture, part.mixture.at_score(each), stretch) for each in scores]))
     values = plan.scaling.to_kelvin(torch.cat(drawn, dim=1)[..., 0]).reshape(100, *truth.shape)

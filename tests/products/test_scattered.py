@@ -15,6 +15,7 @@ from pipelines.data.store import open_store
 from pipelines.products.downscale import downscale, downscale_file
 from pipelines.products.ensemble import Downscaler
 from pipelines.products.skill import area_weights
+from pipelines.training.leverage import FARTHER, farther
 from pipelines.training.train import train
 
 _SMALL = (
@@ -159,6 +160,17 @@ def test_a_checkpoint_holds_all_that_a_set_of_points_needs(anywhere, europe) -> 
     fields = open_store(europe).field.values.reshape(24, -1)
     kept = (np.abs(plan.background.fields[:, None] - fields[None]).max(axis=-1) < 1e-4).argmax(axis=1)
     assert len(set(kept)) == 17 and kept.max() < 18  # the training samples, and no others
+
+
+def test_no_variance_is_usual_where_points_lie_elsewhere_each_time(anywhere, on_a_lattice) -> None:
+    assert anywhere.checkpoint.leverage.usual is None
+    assert on_a_lattice.checkpoint.leverage.usual is not None
+
+
+def test_a_background_that_explains_times_by_others_far_away_needs_no_allowance_for_it(anywhere, on_a_lattice) -> None:
+    assert farther(anywhere.checkpoint.plan.downscaling, near=True) == 1
+    assert farther(on_a_lattice.checkpoint.plan.downscaling, near=True) == FARTHER > 1
+    assert farther(on_a_lattice.checkpoint.plan.downscaling, near=False) == 1
 
 
 def test_what_cannot_be_asked_of_points_is_refused_in_a_sentence(anywhere, on_a_lattice, stations) -> None:

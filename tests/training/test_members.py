@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Normal
 
 from pipelines.data.climate import open_source
 from pipelines.data.sphere import Lattice
-from pipelines.training.leverage import Predicted, fit_stretch, stretched
+from pipelines.training.leverage import TRUST, Predicted, fit_stretch, stretched
 from pipelines.training.members import correlogram, fit_random_field
 from vamoh.leverage import Stretch
 from vamoh.likelihoods import Mixture
@@ -129,7 +130,14 @@ def test_correlations_do_not_mind_how_large_scores_are_where_neighbours_are_near
 
 
 def said(
-    constant: float, growth: float, exponent: float = 1.0, power: float = 1.0, *, fields: int = 30, places: int = 400
+    constant: float,
+    growth: float,
+    exponent: float = 1.0,
+    power: float = 1.0,
+    *,
+    usual: Tensor | None = None,
+    fields: int = 30,
+    places: int = 400,
 ) -> tuple[Predicted, Stretch]:
     """Mixtures of two normals, truths drawn from them with their deviations stretched, and by what."""
     generator = torch.Generator().manual_seed(4)
@@ -139,11 +147,13 @@ def said(
     leverage = torch.rand(fields, places, generator=generator) ** 2 * 4
     plain = mixture.quantile(torch.rand(fields, places, 1, generator=generator))
     typical = float(mixture.variance.median())
-    law = Stretch(constant=constant, growth=growth, exponent=exponent, typical=typical, power=power)
-    values = stretched(mixture, plain, law.stretch(leverage, mixture))[..., 0]
+    law = Stretch(constant=constant, growth=growth, exponent=exponent, typical=typical, power=power, trust=TRUST)
+    values = stretched(mixture, plain, law.stretch(leverage, mixture, usual))[..., 0]
     seen = torch.rand(fields, places, generator=generator) < 0.9
     values = torch.where(seen, values, torch.nan)
-    return Predicted(mixture=mixture, values=values, seen=seen, leverage=leverage, times=np.arange(fields)), law
+    return Predicted(
+        mixture=mixture, values=values, seen=seen, leverage=leverage, usual=usual, times=np.arange(fields)
+    ), law
 
 
 @pytest.mark.parametrize(
@@ -152,9 +162,18 @@ def said(
 def test_the_stretch_is_recovered_and_is_none_where_all_is_well(law) -> None:
     part, drawn = said(*law)
     found = fit_stretch([part], np.full(400, 1 / 400), seed=0)
-    ratio = found.stretch(part.leverage, part.mixture) / drawn.stretch(part.leverage, part.mixture)
+    ratio = part.stretched_by(found) / part.stretched_by(drawn)
     assert ratio.log().abs().quantile(0.99) < 0.06
     assert found.exponent == pytest.approx(drawn.exponent, abs=0.12)
+
+
+def test_it_is_recovered_where_places_have_a_variance_that_is_usual() -> None:
+    usual = torch.rand(400, generator=torch.Generator().manual_seed(7)) * 2 + 0.2
+    part, drawn = said(0.5, 1.0, 0.8, 0.7, usual=usual)
+    found = fit_stretch([part], np.full(400, 1 / 400), seed=0)
+    ratio = part.stretched_by(found) / part.stretched_by(drawn)
+    assert ratio.log().abs().quantile(0.99) < 0.06
+    assert found.trust == TRUST and found.exponent == pytest.approx(0.8, abs=0.12)
 
 
 def test_places_that_are_next_to_certain_do_not_shape_the_others() -> None:
@@ -168,14 +187,14 @@ def test_places_that_are_next_to_certain_do_not_shape_the_others() -> None:
     there = replace(part, mixture=mixture, values=mixture.mean[..., 0] + off)
     found = fit_stretch([there], np.full(400, 1 / 400), seed=0)
     rest = part.at((~certain).nonzero()[:, 0])
-    ratio = found.stretch(rest.leverage, rest.mixture) / law.stretch(rest.leverage, rest.mixture)
+    ratio = rest.stretched_by(found) / rest.stretched_by(law)
     assert abs(float(ratio.log().mean())) < 0.04
 
 
 @pytest.mark.parametrize(("constant", "growth"), [(1.0, 0.0), (0.5, 1.0)])
 def test_scores_of_truths_drawn_as_said_are_standard_normal(constant, growth) -> None:
     part, law = said(constant, growth, 0.8)
-    stretch = law.stretch(part.leverage, part.mixture)
+    stretch = part.stretched_by(law)
     scores = part.scores(stretch)
     assert torch.equal(torch.isfinite(scores), part.seen)
     drawn = scores[part.seen]

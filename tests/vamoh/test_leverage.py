@@ -70,11 +70,28 @@ def test_the_stretch_is_the_root_of_a_line_or_of_its_power() -> None:
     law, leverage, two = fitted(states()), torch.tensor([[0.0, 1.75]]), torch.tensor([0.5, 4.0]).sqrt()
     quiet_and_loud = Normal(torch.zeros(1, 2, 2, 1), two[None, None, :, None].expand(1, 2, 2, 1))
     mixture = Mixture(torch.zeros(1, 2, 2), quiet_and_loud)
-    torch.testing.assert_close(law.stretch(leverage, mixture), torch.tensor([[0.5**0.5, 2.0]]))
-    milder = replace(law, exponent=0.5, typical=1.0).stretch(leverage, mixture)
+    torch.testing.assert_close(law.stretch(leverage, mixture, None), torch.tensor([[0.5**0.5, 2.0]]))
+    milder = replace(law, exponent=0.5, typical=1.0).stretch(leverage, mixture, None)
     torch.testing.assert_close(milder, torch.tensor([[0.5**0.5 * 0.5**-0.25, 2.0 * 4.0**-0.25]]))
-    slower = replace(law, power=0.5).stretch(leverage, mixture)
+    slower = replace(law, power=0.5).stretch(leverage, mixture, None)
     torch.testing.assert_close(slower, torch.tensor([[0.5**0.25, 2.0**0.5]]))
+
+
+def test_what_is_said_beyond_the_usual_counts_by_an_exponent_of_its_own() -> None:
+    law = replace(fitted(states()), exponent=0.8, typical=2.0, power=0.5, trust=0.25)
+    leverage, said, usual = torch.tensor([[0.0, 1.75]]), torch.tensor([[0.5, 4.0]]), torch.tensor([0.1, 3.0])
+    expected = (0.5 + 2 * leverage) ** 0.5 * 2 * (usual / 2) ** 0.8 * (said / usual) ** 0.25
+    torch.testing.assert_close(law.factor(leverage, said, usual) ** 2 * said, expected)
+    torch.testing.assert_close(law.widened(1.5).factor(leverage, said, usual) ** 2 * said, 1.5 * expected)
+    same = replace(law, trust=0.8)  # then it does not matter what is usual
+    torch.testing.assert_close(same.factor(leverage, said, usual), same.factor(leverage, said, None))
+
+
+def test_what_is_usual_between_places_is_between() -> None:
+    index, weight = torch.tensor([[0, 2]]), torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    law = replace(fitted(states()), usual=torch.tensor([1.0, 5.0, 3.0]))
+    torch.testing.assert_close(law.usual_at(index, weight), torch.tensor([2.5]))
+    assert fitted(states()).usual_at(index, weight) is None
 
 
 def test_in_a_regression_the_error_grows_with_it_as_it_says() -> None:

@@ -34,6 +34,12 @@ def test_many_places_are_as_if_each_were_asked_alone(places: PLACES) -> None:
     torch.testing.assert_close(alone, whole[..., ::100])
 
 
+def test_single_precision_is_enough_for_waves_of_a_few_kilometres(places: PLACES) -> None:
+    coords = places(500).float()
+    fields = replace(FIELD, lengths=(0.001, 0.01)).drawn(TIMES, [(3, 1)], 3)
+    torch.testing.assert_close(fields.at(coords).double(), fields.at(coords.double()), rtol=0, atol=3e-5)
+
+
 def test_opposite_signs_mirror_a_member_and_seeds_tell_members_apart(places: PLACES) -> None:
     one, mirrored, other = FIELD.sample(places(7), TIMES, [(3, 1), (3, -1), (4, 1)])
     assert torch.equal(one, -mirrored) and not torch.allclose(one, other)
