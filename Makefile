@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check --no-input
 LOCK_EXTRAS := demo,digits,explore,grib,dev
 
+# Every process would compile the sources again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install packages demo test long fast check lock clean
 .DEFAULT_GOAL := install
 

@@ -36,9 +36,14 @@ _made: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _lock = threading.Lock()  # batches are prepared in another thread
 
 
-@torch.compiler.disable  # it goes by the content itself
 def remember(key: tuple[object, ...], tensors: tuple[Tensor, ...], build: Callable[[], T]) -> T:
     """What `build` makes of the content of `tensors` on their device; what was used last is kept."""
+    # It goes by the content itself, so it is not compiled. `torch.compiler.disable` would import the compiler in every
+    # process, which takes 1.5 s; where something is compiled it has been imported.
+    return (_untraced if torch.compiler.is_compiling() else _remember)(key, tensors, build)
+
+
+def _remember(key: tuple[object, ...], tensors: tuple[Tensor, ...], build: Callable[[], T]) -> T:
     full_key = (*key, *(_digest(t) for t in tensors), str(tensors[0].device), tensors[0].dtype)
     with _lock:
         made = _made.pop(full_key, None)
@@ -51,6 +56,9 @@ def remember(key: tuple[object, ...], tensors: tuple[Tensor, ...], build: Callab
         while len(_made) > CACHE_SIZE or (held > CACHE_BYTES and len(_made) > 1):
             held -= _made.popitem(last=False)[1].nbytes
     return made
+
+
+_untraced: Any = torch._disable_dynamo(_remember)  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
