@@ -262,7 +262,8 @@ def proxy(workplace: Path) -> Iterator[Proxy]:
 
 
 @pytest.mark.slow
-def test_mlflow_may_go_away_for_a_minute_and_come_back(whole, proxy, store, tiny, monkeypatch) -> None:
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.long)])
+def test_mlflow_may_go_away_and_come_back(seconds, whole, proxy, store, tiny, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
     monkeypatch.setattr("pipelines.training.journal.RETRY_S", 0.5)
     once = loop.Worker._train_epoch
@@ -273,12 +274,12 @@ def test_mlflow_may_go_away_for_a_minute_and_come_back(whole, proxy, store, tiny
             time.sleep(3)
         elif worker.epoch == 3:
             proxy.away = True
-            threading.Timer(60, lambda: setattr(proxy, "away", False)).start()
+            threading.Timer(seconds, lambda: setattr(proxy, "away", False)).start()
         once(worker)
 
     monkeypatch.setattr(loop.Worker, "_train_epoch", epoch)
-    result = train(tiny(*OFTEN), store.path, name="away")
-    assert_same_weights("away")
+    result = train(tiny(*OFTEN), store.path, name=f"away-{seconds}")
+    assert_same_weights(f"away-{seconds}")
     mlflow = MlflowClient(proxy.uri)
     for key in ("loss", "validation_crps"):
         ours = {value.step: value.value for value in mlflow.get_metric_history(result.run_id, key)}

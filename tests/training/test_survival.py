@@ -45,7 +45,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_worker_niceness", "0")  # as in every Ray that is started here
         yield folder
 
 
@@ -54,7 +56,8 @@ def nodes(workplace: Path) -> Iterator[Cluster]:
     """A head without room for workers, and two nodes with room for one each."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(wait=False, num_cpus=1)
+    cluster.wait_for_nodes()
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
@@ -110,55 +113,46 @@ def assert_same_end(name: str, result: TrainResult, whole: TrainResult, *, withi
     assert {path.name for path in Path("runs", name).iterdir()} - {"progress.json"} == KEPT
 
 
-def test_kill_9_of_a_worker_in_an_epoch(whole, store, config, workplace, monkeypatch) -> None:
-    killed = workplace / "killed-worker"
-
-    def trick(module: ModuleType) -> None:
-        once = module.Worker._step
-
-        def step(worker: Worker, *given: object) -> None:
-            if worker.rank == 1 and worker.step == PER_EPOCH + 2 and not killed.exists():
-                killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            once(worker, *given)
-
-        module.Worker._step = step
-
-    monkeypatch.setattr(training_cluster, "run_worker", disturbed(trick))
-    result = train(config, store.path, workers=2, name="worker")
-    assert killed.exists()
-    assert_same_end("worker", result, whole)
-
-
-def test_kill_9_while_a_checkpoint_is_written(whole, store, config, workplace, monkeypatch) -> None:
-    killed = workplace / "killed-writer"
+def test_kill_9_of_a_worker_in_an_epoch_and_of_one_that_writes_a_checkpoint(
+    whole, store, config, workplace, monkeypatch
+) -> None:
+    in_epoch, writing = workplace / "killed-in-epoch", workplace / "killed-writing"
 
     def trick(module: ModuleType) -> None:
         from pipelines.training import checkpoint
 
-        once, saved = checkpoint.save_file, []
+        once, writes, saved = module.Worker._step, checkpoint.save_file, []
+        again = in_epoch.exists()
+
+        def step(worker: Worker, *given: object) -> None:
+            if worker.rank == 1 and worker.step == PER_EPOCH + 2 and not in_epoch.exists():
+                in_epoch.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            once(worker, *given)
 
         def save(given: object, path: Path) -> None:
             saved.append(path)
-            if len(saved) == 9 and not killed.exists():
-                killed.touch()
+            if len(saved) == 5 and again and not writing.exists():
+                writing.touch()
                 path.write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-            once(given, path)
+            writes(given, path)
 
+        module.Worker._step = step
         checkpoint.save_file = save  # type: ignore[assignment]
 
     monkeypatch.setattr(training_cluster, "run_worker", disturbed(trick))
-    result = train(config, store.path, workers=2, name="writer")
-    assert killed.exists()
-    assert_same_end("writer", result, whole)
+    result = train(config, store.path, workers=2, name="killed")
+    assert in_epoch.exists() and writing.exists()
+    assert_same_end("killed", result, whole)
 
 
 def slowly(module: ModuleType) -> None:
-    once = module.Worker._step
+    once, alone = module.Worker._step, []
 
     def step(worker: Worker, *given: object) -> None:
-        time.sleep(0.15 if worker.world_size > 1 else 4.0)  # alone it waits for another node
+        alone.append(worker.world_size == 1)
+        time.sleep(0.15 if sum(alone) <= 3 else 4.0)  # alone it waits, after three steps, for another node
         once(worker, *given)
 
     module.Worker._step = step
@@ -218,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_all_workers_before_the_step(store, node
 
 def test_a_node_goes_and_another_comes(whole, nodes, store, config, monkeypatch) -> None:
     monkeypatch.setattr(training_cluster, "run_worker", disturbed(noting_its_world))
-    monkeypatch.setattr(training_cluster, "RESIZE_S", 2.0)
+    monkeypatch.setattr(training_cluster, "RESIZE_S", 1.0)
     ended: list[TrainResult] = []
     run = threading.Thread(
         target=lambda: ended.append(train(config, store.path, workers=(1, 2), name="elastic")), daemon=True
@@ -226,15 +220,27 @@ def test_a_node_goes_and_another_comes(whole, nodes, store, config, monkeypatch)
     run.start()
     until(lambda: worlds()[-1:] == [2] and progress("elastic") >= PER_EPOCH + 1)
     nodes.remove_node(next(iter(nodes.worker_nodes)))
+    look_again(nodes)
     until(lambda: worlds()[-1:] == [1])
     at = progress("elastic")
     until(lambda: progress("elastic") > at + 1)
     nodes.add_node(num_cpus=1)
+    look_again(nodes)
     run.join(timeout=300)
     assert ended, "it did not end"
     assert worlds() == [2, 1, 2]
     Path("runs/elastic/worlds").unlink()
     assert_same_end("elastic", ended[0], whole, within=1e-4)
+
+
+def look_again(nodes: Cluster) -> None:
+    """Have Ray know at once which nodes there are for a run of any size; it looks every 20 s by itself."""
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + len(nodes.worker_nodes))
+    ray.get(get_or_create_autoscaling_coordinator().get_reserved_resources.remote("", recompute=True))
 
 
 def noting_its_world(module: ModuleType) -> None:
@@ -264,7 +270,7 @@ def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     patience = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < patience, "it takes too long"
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 DRIVER = """

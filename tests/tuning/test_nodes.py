@@ -31,17 +31,20 @@ def nodes(workplace: Path) -> Iterator[Cluster]:
     """A head without room for trials, and two nodes with room for one each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_worker_niceness", "0")  # as in every Ray that is started here
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(2):
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(wait=False, num_cpus=1)
+        cluster.wait_for_nodes()
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster
         ray.shutdown()
         cluster.shutdown()
 
 
-def slowly() -> Callable[[Job, Mapping[str, Any]], None]:
-    """A trial whose epochs take a second each; a closure, which travels by value."""
+def held(gate: Path) -> Callable[[Job, Mapping[str, Any]], None]:
+    """A trial that stays in its third epoch until the gate is there; a closure, which travels by value."""
 
     def run(job: Job, given: Mapping[str, Any]) -> None:
         from pipelines.training.loop import Worker
@@ -49,7 +52,8 @@ def slowly() -> Callable[[Job, Mapping[str, Any]], None]:
         once = Worker._keep
 
         def keep(worker: Worker, **best: bool) -> None:
-            time.sleep(1.0)
+            while worker.epoch >= 3 and not gate.exists():
+                time.sleep(0.05)
             once(worker, **best)
 
         Worker._keep = keep
@@ -71,11 +75,12 @@ def epochs(found: SweepRecord) -> list[list[int]]:
 
 
 def test_trials_of_several_workers_run_beside_each_other_without_waiting_for_ever(nodes, space, store: Store) -> None:
-    grid = space(search=SEARCH, method="grid", asha=False, set={"training.epochs": 2})
+    search = {"training.learning_rate": {"choice": [1e-3, 2e-3]}}
+    grid = space(search=search, method="grid", asha=False, set={"training.epochs": 2})
     result = tune(grid, store.path, name="nested", room=Room(workers=2))
     found = record("nested")
-    assert found is not None and result.states == {"FINISHED": 3}
-    assert epochs(found) == [[1, 2]] * 3
+    assert found is not None and result.states == {"FINISHED": 2}
+    assert epochs(found) == [[1, 2]] * 2
     for trial in found.trials:
         run = client().get_run(trial.run_id)
         assert (run.info.status, run.data.tags["world_size"]) == ("FINISHED", "2")
@@ -83,7 +88,8 @@ def test_trials_of_several_workers_run_beside_each_other_without_waiting_for_eve
 
 # The last one: it takes a node away.
 def test_a_lost_node_costs_no_trial(nodes, space, store: Store, monkeypatch) -> None:
-    monkeypatch.setattr(tuning_tuner, "run_trial", slowly())
+    gate = Path("lost").absolute()
+    monkeypatch.setattr(tuning_tuner, "run_trial", held(gate))
     grid = space(search=SEARCH, method="grid", asha=False)
     ended: list[SweepResult] = []
     driver = threading.Thread(target=lambda: ended.append(tune(grid, store.path, name="node")), daemon=True)
@@ -93,6 +99,7 @@ def test_a_lost_node_costs_no_trial(nodes, space, store: Store, monkeypatch) -> 
         assert time.monotonic() < patience and driver.is_alive()
         time.sleep(0.2)
     nodes.remove_node(next(iter(nodes.worker_nodes)))
+    gate.touch()
     driver.join(timeout=240)
     assert ended and ended[0].states == {"FINISHED": 3}
     found = record("node")

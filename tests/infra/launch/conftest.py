@@ -74,12 +74,17 @@ def start(folder: Path, *words: str | Path, **environment: str) -> "subprocess.P
     )
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0, said: Callable[[], object] = lambda: "") -> None:
-    """Wait for it."""
+def until(
+    condition: Callable[[], object],
+    seconds: float = 120.0,
+    said: Callable[[], object] = lambda: "",
+    every: float = 0.1,
+) -> None:
+    """Wait for it; `every` so many seconds it is asked for."""
     patience = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < patience, f"it takes too long: {said()}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def processes(mark: str) -> list[str]:

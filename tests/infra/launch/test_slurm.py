@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def slurm() -> Iterator[Path]:
             ["slurmd", "-D", "-N", "n2"],
         ):
             daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
-            time.sleep(0.5)
+            until(lambda name=command[0]: name != "munged" or munge["socket"].is_socket(), 30)
     try:
         until(lambda: ask(path, "sinfo", "-h", "-o", "%T %D") == "idle 2", 30, (folder / "daemons.log").read_text)
         yield path
@@ -134,22 +133,23 @@ def log(folder: Path, job: str) -> str:
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_a_job_that_is_queued_again_goes_on_with_its_run_and_ends(slurm: Path, workplace: Path) -> None:
-    long = ("--set", "training.epochs=150", "--set", "training.checkpoint_minutes=0.05")
+    settings = ("training.epochs=100", "training.validate_every=20", "training.checkpoint_minutes=0.02")
+    long = [word for setting in settings for word in ("--set", setting)]
     job = submitted(slurm, workplace, "--workers", "2", "--name", "again", *long, mark="slurm-again")
     run = workplace / "runs" / "again"
-    until((run / "last" / "checkpoint.json").exists, 120, lambda: log(workplace, job))
+    until((run / "last" / "checkpoint.json").exists, 240, lambda: log(workplace, job))
     (token,) = workplace.glob("runs/.launches/*/token")
     assert token.stat().st_mode & 0o777 == 0o600
     secret = token.read_text()
     assert [line for line in processes("slurm-again") if secret in line] == []
     ask(slurm, "scontrol", "requeue", job)
-    until(lambda: state(slurm, job) == "PENDING", 90, lambda: log(workplace, job))
+    until(lambda: state(slurm, job) == "PENDING", 90, lambda: log(workplace, job), every=0.5)
     assert "--resume goes on from there" in log(workplace, job), "it was ended before it had saved"
     assert processes("slurm-again") == []
     ask(slurm, "scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait for two minutes
-    until(lambda: state(slurm, job) in ("COMPLETED", "FAILED"), 300, lambda: log(workplace, job))
+    until(lambda: state(slurm, job) in ("COMPLETED", "FAILED"), 300, lambda: log(workplace, job), every=0.5)
     assert state(slurm, job) == "COMPLETED", log(workplace, job)
-    assert "epoch 150/150" in log(workplace, job)
+    assert "epoch 100/100" in log(workplace, job)
     assert secret not in log(workplace, job)
     assert not list(workplace.glob("runs/.launches/*/token"))
     assert processes("slurm-again") == []
