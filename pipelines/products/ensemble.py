@@ -236,7 +236,7 @@ class Ensemble:
 def parts(count: int, values: int) -> Iterator[slice]:
     """Parts of `count` places, at each of which there are so many values: about equal, and whole vectors of places.
 
-    >>> list(parts(3000, 80))
+    >>> list(parts(3000, 160))
     [slice(0, 1008, None), slice(1008, 2016, None), slice(2016, 3000, None)]
     """
     most = max(LEAST_PLACES, VALUES // values)
