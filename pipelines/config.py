@@ -65,11 +65,14 @@ class ContextConfig(Section):
         kind: What is known of the truth: its values at the lattice's "points"; its "means" over blocks of n x n points,
             at their centres; or "scattered": its values at any set of points, as dense as lattices of `every`, grids,
             grids with gaps and random points in turn.
+        base: What the model corrects: an "analysis" with the covariances of training fields, or, but for kind
+            "scattered", bilinear "interpolation".
         noise: Standard deviation of the errors of what is known, kelvin: added in training, and to be removed.
     """
 
     every: Positive | tuple[Positive, Positive] = 4
     kind: Literal["points", "means", "scattered"] = "points"
+    base: Literal["analysis", "interpolation"] = "analysis"
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
@@ -77,6 +80,11 @@ class ContextConfig(Section):
         if isinstance(self.every, tuple) and self.every[0] > self.every[1]:
             raise ValueError(f"a range of factors is [low, high], got {list(self.every)}")
         return self
+
+    @property
+    def analysed(self) -> bool:
+        """Whether whole fields are made of what is known first."""
+        return self.kind == "scattered" or self.base == "analysis"
 
     @property
     def factors(self) -> tuple[int, int]:

@@ -27,7 +27,8 @@ class FunctionBatch:
             is never read, NaN included.
         observed: [B or 1, N] bool; None means everywhere.
         covariates: [B or 1, N, A], known at every point (time of day, elevation); None for the classic model.
-        base: [B or 1, N, C], the field that the model corrects: interp(context)(x). None for the classic model.
+        base: [B or 1, N, C], the field that the model corrects: what is made of the context beforehand. None for the
+            classic model.
         context: the coarse field as a set of its own, M points; None for the classic model.
     """
 

@@ -1,12 +1,12 @@
 """What a place reads from the coarse field around it, and what was learned about the place itself.
 
-    readout_i(x) = sum_j w_ij(x) (C_j - interp(C)(x)),
+    readout_i(x) = sum_j w_ij(x) (C_j - base(x)),
     w_ij(x) = decay(dist_j) sum_r phi_ir(x) WeightNet_r(offset_j),
 
 a PointConv over the J nearest context points whose kernel depends on where it is, through feature grids phi: a coast or
-a slope has its own. Differences from the interpolated value make it blind to a shift in temperature. The decay is the
-square root of an inverse penalty that grows with distance, so that an L2 penalty on sum_r phi_ir WeightNet_r is a ridge
-that trusts near points more. Kernels end smoothly at the J-th neighbour, so that a read-out is continuous in x.
+a slope has its own. Differences from the base, which follows the context, make it blind to a shift in temperature. The
+decay is the root of an inverse penalty that grows with distance, so that an L2 penalty on sum_r phi_ir WeightNet_r
+is a ridge that trusts near points more. Kernels end smoothly at the J-th neighbour: a read-out is continuous in x.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VAMoH: encode a function, decode it anywhere, sample one, bound its evidence. Glue; the mathematics lies beside.
 
-Classic and downscaling are one model. With a context the prior is p(z | context), the field is the interpolated context
-plus a residual, and each component's mean is a local read-out plus what its generator adds.
+Classic and downscaling are one model. With a context the prior is p(z | context), the field is what is made of the
+context beforehand plus a residual, and each component's mean is a local read-out plus what its generator adds.
 """
 
 from __future__ import annotations

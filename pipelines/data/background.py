@@ -2,14 +2,17 @@
 
     x(p) = m(p) + sum_j g_j (y_j - m(p_j)),    (K + R) g = k,
 
-for the points p_j nearest to p. K and k are covariances of training fields plus those of a shift of unknown size, so
-that the gains sum to nearly one; R is the error of an observation, which grows with its distance from p, because a
-covariance of so few fields is worth less the further it reaches. That is a ridge regression for every place and set.
+for the points p_j nearest to p. K and k are covariances. Those of so few training fields are hardly known, so a share
+of them is taken from what holds everywhere, s(p) s(q) exp(-(|p - q| / length)^power) with the standard deviations s of
+each place; and those of a shift of unknown size are added, so that the gains sum to nearly one. R is the error of an
+observation: none at its own place, and growing with the distance, because a covariance is worth less the further it
+reaches. That is a ridge regression for every place and set.
 
 Fields of one part of the training time are explained by those of the others: a model that learned from fields that had
 explained themselves would trust them too much.
 
-Source: Evensen, "The ensemble Kalman filter", Ocean Dynamics 53 (2003), optimal interpolation by an ensemble; Hunt et
+Source: Evensen, "The ensemble Kalman filter", Ocean Dynamics 53 (2003), optimal interpolation by an ensemble; Hamill
+and Snyder, Monthly Weather Review 128 (2000), covariances in part of an ensemble, in part the same everywhere; Hunt et
 al., Physica D 230 (2007), observations' errors that grow with distance.
 """
 
@@ -23,19 +26,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from pipelines.data.covariances import (
+    NEIGHBOURS,
+    Array,
+    Covariances,
+    Everywhere,
+    Observations,
+    Points,
+    fitted_correlation,
+    mixed,
+    modelled,
+    sampled,
+)
 from pipelines.data.sphere import Lattice, unit_vectors
 from pipelines.data.times import hours_since_1970
 
-Array = NDArray[np.float64]
-Places = tuple[Array, Array]
-NEIGHBOURS = 25
-REACH = 0.7  # distances between observations over which the error of one grows by e
 SHIFT = 100.0  # variance of the shift, in those of the fields
-PARTS = 4  # of the training time
+PARTS = 8  # of the training time, at most
+LEAST_FIELDS = 4
 MAX_FIELDS, MAX_VALUES = 256, 2**23
-TRIED = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)  # observations' errors, in what bilinear interpolation misses
+TRIED = (0.03, 0.06, 0.09, 0.12, 0.18, 0.25, 0.5, 1.0)  # observations' errors, in what bilinear interpolation misses
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)  # tried, of the covariances that hold everywhere
+FITTED_PLACES, ASKED_PLACES = 2000, 1024
 CACHE_BYTES = 256 * 2**20
 _AT_A_TIME = 512
 
@@ -46,23 +59,26 @@ class Analysis(NamedTuple):
     Attributes:
         fields: [T, n, m] kelvin, NaN throughout where nothing was observed.
         spread: [T, n, m] kelvin, standard deviation of what is left to know.
+        strange: [T, n, m], the mean square of what was observed around a place, in units of its covariance, one where
+            nothing was; None if it was not asked for.
     """
 
     fields: Array
     spread: Array
-
-
-class _Points(NamedTuple):
-    """A set of places: unit vectors [n, 3], the mean there [n], the fields there less the mean [S, n]."""
-
-    coords: Array
-    mean: Array
-    anomalies: NDArray[np.floating]
+    strange: Array | None = None
 
 
 class _Gains(NamedTuple):
-    """How observations are read at N places: neighbours [N, J], gains [N, J], what is left to know [N] in kelvin."""
+    """How n observations are read at N places.
 
+    Attributes:
+        mean: [n] kelvin, of the observations.
+        near: [N, J] neighbours.
+        gains: [N, J].
+        left: [N] kelvin, what is left to know.
+    """
+
+    mean: Array
     near: NDArray[np.int32]
     gains: NDArray[np.float32]
     left: NDArray[np.float32]
@@ -75,9 +91,11 @@ class Background:
     Attributes:
         lattice: [P] points, of the training grid.
         fields: [S, P] float32 kelvin.
-        starts: Hours since 1970 at which the second and every later part of the training time begins.
+        starts: Hours since 1970 at which every part of the training time begins, and the last one ends.
         part: [S], the part of each field.
-        noise: Standard deviation of an observation's error at the place itself, kelvin.
+        noise: Standard deviation of an observation's error at a short distance, kelvin.
+        share: Of the covariances that hold everywhere.
+        everywhere: Their correlation.
     """
 
     lattice: Lattice
@@ -85,6 +103,8 @@ class Background:
     starts: tuple[float, ...]
     part: NDArray[np.int64]
     noise: float = 0.1
+    share: float = 0.0
+    everywhere: Everywhere = Everywhere(0.1, 1.0)
     _kept: OrderedDict[tuple[Any, ...], _Gains] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,61 +118,98 @@ class Background:
         Raises:
             ValueError: If there are too few.
         """
-        if len(fields) < PARTS:
-            raise ValueError(f"context.kind scattered learns from at least {PARTS} training samples, got {len(fields)}")
+        if len(fields) < LEAST_FIELDS:
+            raise ValueError(
+                f"what fields have in common is learned from at least {LEAST_FIELDS} training samples, got "
+                f"{len(fields)}: give more, or set context.base=interpolation with context.kind points"
+            )
         flat = fields.reshape(len(fields), -1).astype(np.float32)
         seen = np.isfinite(flat)
         if not seen.all():
             total = np.where(seen, flat, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
             flat = np.where(seen, flat, np.where(seen.any(axis=0), total, np.nanmean(flat)))
-        part = np.arange(len(flat)) * PARTS // len(flat)
+        num_parts = min(PARTS, len(flat))
+        part = np.arange(len(flat)) * num_parts // len(flat)
         hours = hours_since_1970(times)
-        starts = tuple(float(hours[part == each].min()) for each in range(1, PARTS))
+        starts = (*(float(hours[part == each].min()) for each in range(num_parts)), float(hours.max()))
         return cls(lattice=lattice, fields=flat, starts=starts, part=part)
 
     def to_json(self) -> dict[str, Any]:
         """All but the fields and their grid."""
-        return {"starts": list(self.starts), "part": self.part.tolist(), "noise": self.noise}
+        return {
+            "starts": list(self.starts),
+            "part": self.part.tolist(),
+            "noise": self.noise,
+            "share": self.share,
+            "everywhere": self.everywhere._asdict(),
+        }
 
     @classmethod
     def from_json(cls, tree: dict[str, Any], fields: NDArray[np.float32], lattice: Lattice) -> Background:
         """Read what `to_json` wrote."""
-        part = np.asarray(tree["part"], dtype=np.int64)
-        return cls(lattice=lattice, fields=fields, starts=tuple(tree["starts"]), part=part, noise=tree["noise"])
+        return cls(
+            lattice=lattice,
+            fields=fields,
+            starts=tuple(tree["starts"]),
+            part=np.asarray(tree["part"], dtype=np.int64),
+            noise=tree["noise"],
+            share=tree["share"],
+            everywhere=Everywhere(**tree["everywhere"]),
+        )
 
     def part_of(self, times: NDArray[Any]) -> NDArray[np.int64]:
-        """The part of the training time [T] that each time belongs to."""
-        return np.searchsorted(np.array(self.starts), hours_since_1970(times), side="right")
+        """The part of the training time [T] that each time belongs to, -1 of times that lie far from all of it."""
+        hours, starts = hours_since_1970(times), np.array(self.starts)
+        part = np.searchsorted(starts[1:-1], hours, side="right")
+        margin = (starts[-1] - starts[0]) / self.num_parts
+        return np.where((hours < starts[0] - margin) | (hours > starts[-1] + margin), -1, part)
 
     def analyse(
-        self, values: NDArray[np.floating], places: Places, *, noise: float = 0.0, without: NDArray[Any] | None = None
+        self,
+        values: NDArray[np.floating],
+        places: Observations,
+        *,
+        noise: float = 0.0,
+        without: NDArray[Any] | None = None,
+        strange_every: int = 0,
     ) -> Analysis:
         """Whole fields from what was observed of them.
 
         Args:
             values: [T, n] kelvin, NaN where missing.
-            places: Latitude and longitude in degrees, [n] each.
-            noise: Of the observations, kelvin, beside the background's own.
-            without: [T], for each field the part of the training time that is not asked.
+            places: Where, n.
+            noise: Of the observations themselves, kelvin.
+            without: [T], for each field the part of the training time that is not asked; -1 for none.
+            strange_every: Also say how strange the fields are: at every so many-th row and column, and between them.
         """
+        order = places.order  # of equally near ones the same are taken, in whatever order they come
+        values, places = values[:, order], places.of(order)
         found = np.full((len(values), self.fields.shape[1]), np.nan)
-        spread = np.full_like(found, np.nan)
-        noise = float(np.hypot(self.noise, noise))
+        spread, part = np.full_like(found, np.nan), self.lattice.every(max(strange_every, 1))
+        strange = np.ones((len(values), len(part.coords)))
         for background, rows in self._asked(without, len(values)):
             patterns, which = np.unique(np.isfinite(values[rows]), axis=0, return_inverse=True)
             for number, seen in enumerate(patterns):
                 if not seen.any():
                     continue
-                here, there = rows[which.ravel() == number], (places[0][seen], places[1][seen])
-                index, gains, left = background._read(there, noise)
-                anomalies = values[np.ix_(here, seen)] - self.lattice.interpolate(background._mean[None], *there)
-                found[here] = np.einsum("tpj,pj->tp", anomalies.astype(np.float32)[:, index], gains) + background._mean
+                here = rows[which.ravel() == number]
+                mean, index, gains, left = background._read(places.of(seen), noise)
+                anomalies = values[np.ix_(here, seen)] - mean
+                total = np.repeat(background._mean[None], len(here), axis=0)
+                for near, gain in zip(index.T, gains.T, strict=True):
+                    total += anomalies.take(near, axis=1) * gain
+                found[here] = total
                 spread[here] = left
+                if strange_every:
+                    strange[here] = background._strange(anomalies, places.of(seen), noise, strange_every)
         shape = (len(values), *self.lattice.shape)
-        return Analysis(found.reshape(shape), spread.reshape(shape))
+        between = part.interpolate(strange, *self.lattice.points).reshape(shape) if strange_every else None
+        return Analysis(found.reshape(shape), spread.reshape(shape), between)
 
-    def tuned(self, sets: list[Places], rng: np.random.Generator, scale: float) -> tuple[Background, float]:
-        """Choose the error of an observation: each part of the time is explained by the others from sets of points.
+    def tuned(self, sets: list[Observations], rng: np.random.Generator, scale: float) -> tuple[Background, float]:
+        """Choose the errors of observations and the share of what holds everywhere.
+
+        Each part of the time is explained by the others from sets of points.
 
         Args:
             sets: Where observations are.
@@ -162,25 +219,37 @@ class Background:
         Returns:
             The background, and the root mean square of what it misses, kelvin.
         """
-        count = min(len(self.lattice.coords), _AT_A_TIME)
-        asked = rng.choice(len(self.lattice.coords), count, replace=False, p=self.lattice.area)
-        missed = np.zeros(len(TRIED))
-        for part, background in enumerate(self._others):
+        places = min(len(self.lattice.coords), FITTED_PLACES)
+        drawn = rng.choice(len(self.lattice.coords), places, replace=False, p=self.lattice.area)
+        asked = drawn[: ASKED_PLACES // len(sets)]
+        fitted = replace(self, everywhere=fitted_correlation([self._at(each) for each in sets], self._points(drawn)))
+        missed = np.zeros((len(SHARES), len(TRIED)))
+        for part, background in enumerate(fitted._others):
             truth, target = self.fields[self.part == part], background._points(asked)
-            for places in sets:
-                observed = background._at(places)
-                anomalies = self.lattice.interpolate(truth, *places) - observed.mean
-                for number, share in enumerate(TRIED):
-                    index, gains, _ = background._solve(observed, target, share * scale)
-                    error = (anomalies[:, index] * gains).sum(axis=-1) + target.mean - truth[:, asked]
-                    missed[number] += float((error**2).mean()) / len(sets) / PARTS
-        best = int(missed.argmin())
-        return replace(self, noise=TRIED[best] * scale), float(np.sqrt(missed[best]))
+            for each in sets:
+                observed = background._at(each)
+                anomalies = each.seen(truth, self.lattice) - observed.mean
+                some = sampled(observed, target, background._shift)
+                alike = modelled(observed, target, background._shift, fitted.everywhere)
+                for row, share in enumerate(SHARES):
+                    known = mixed(some, alike, share)
+                    for column, error in enumerate(TRIED):
+                        gains = known.gains(error * scale, 0.0)
+                        wrong = (anomalies[:, known.near] * gains).sum(axis=-1) + target.mean - truth[:, asked]
+                        missed[row, column] += float((wrong**2).mean()) / len(sets)
+        row, column = (int(place) for place in np.unravel_index(missed.argmin(), missed.shape))
+        best = replace(fitted, share=SHARES[row], noise=TRIED[column] * scale)
+        return best, float(np.sqrt(missed[row, column] / self.num_parts))
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of the training time."""
+        return len(self.starts) - 1
 
     @cached_property
     def _others(self) -> tuple[Background, ...]:
         """Without each part of the time."""
-        kept = [self.part != part for part in range(PARTS)]
+        kept = [self.part != part for part in range(self.num_parts)]
         return tuple(
             replace(self, fields=self.fields[rows], part=self.part[rows], _kept=OrderedDict()) for rows in kept
         )
@@ -191,28 +260,29 @@ class Background:
             yield self, np.arange(count)
             return
         for part in np.unique(without):
-            yield self._others[part], np.flatnonzero(without == part)
+            yield self if part < 0 else self._others[part], np.flatnonzero(without == part)
 
     @cached_property
     def _mean(self) -> Array:
         return self.fields.mean(axis=0, dtype=np.float64)
 
     @cached_property
-    def _whole(self) -> _Points:
+    def _whole(self) -> Points:
         return self._points(np.arange(self.fields.shape[1]))
 
-    def _points(self, index: NDArray[np.int64]) -> _Points:
+    def _points(self, index: NDArray[np.int64]) -> Points:
         mean = self._mean[index]
-        return _Points(self.lattice.coords[index], mean, self.fields[:, index] - mean.astype(np.float32))
+        return Points(self.lattice.coords[index], mean, self.fields[:, index] - mean.astype(np.float32))
 
-    def _at(self, places: Places) -> _Points:
-        found = self.lattice.interpolate(self.fields, *places)
+    def _at(self, places: Observations) -> Points:
+        found = places.seen(self.fields, self.lattice)
         mean = found.mean(axis=0)
-        return _Points(unit_vectors(*places), mean, (found - mean).astype(np.float32))
+        coords = unit_vectors(places.latitude, places.longitude)
+        return Points(coords, mean, (found - mean).astype(np.float32))
 
-    def _read(self, places: Places, noise: float) -> _Gains:
+    def _read(self, places: Observations, noise: float) -> _Gains:
         """How observations at these places are read all over the lattice; what was used last is kept."""
-        key = (places[0].tobytes(), places[1].tobytes(), noise)
+        key = (*places.key, noise, self.noise, self.share, self.everywhere)
         made = self._kept.pop(key, None)
         if made is None:
             made = self._solve(self._at(places), self._whole, noise)
@@ -221,26 +291,35 @@ class Background:
             self._kept.popitem(last=False)
         return made
 
-    def _solve(self, observed: _Points, target: _Points, noise: float) -> _Gains:
+    def _solve(self, observed: Points, target: Points, noise: float) -> _Gains:
         """Of observations at some places for others."""
-        near = min(NEIGHBOURS, len(observed.coords))
-        distance, index = cKDTree(observed.coords).query(target.coords, k=np.arange(1, near + 1))
-        apart = np.maximum(distance[:, -1:] * np.sqrt(np.pi / near), 1e-9)
-        error = noise**2 * np.exp(np.minimum(distance / apart / REACH, 50.0))
-        gains, left = np.empty_like(distance), np.empty(len(distance))
-        shift = SHIFT * float((target.anomalies**2).mean(dtype=np.float64)) + 1e-12
-        own, diagonal = np.arange(near), len(self.fields) - 1
-        for first in range(0, len(index), _AT_A_TIME):
-            here = slice(first, first + _AT_A_TIME)
-            there = observed.anomalies.T[index[here]]  # [n, J, S]
-            alone = target.anomalies.T[here]
-            both = (there @ there.transpose(0, 2, 1)).astype(np.float64) / diagonal + shift
-            cross = (there @ alone[..., None])[..., 0].astype(np.float64) / diagonal + shift
-            both[:, own, own] += error[here]
-            gains[here] = np.linalg.solve(both, cross[..., None])[..., 0]
-            variance = (alone.astype(np.float64) ** 2).sum(axis=1) / diagonal + shift
-            left[here] = np.sqrt(np.maximum(variance - (gains[here] * cross).sum(axis=1), 0.0))
-        return _Gains(index.astype(np.int32), gains.astype(np.float32), left.astype(np.float32))
+        parts = []
+        for known in self._covariances(observed, target):
+            gains = known.gains(self.noise, noise)
+            left = np.sqrt(np.maximum(known.own - (gains * known.cross).sum(axis=1), 0.0))
+            parts.append((known.near.astype(np.int32), gains.astype(np.float32), left.astype(np.float32)))
+        return _Gains(observed.mean, *(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def _covariances(self, observed: Points, target: Points) -> Iterator[Covariances]:
+        """Of some target places after the other."""
+        for first in range(0, len(target.coords), _AT_A_TIME):
+            here = target.part(slice(first, first + _AT_A_TIME))
+            known = sampled(observed, here, self._shift)
+            if self.share:
+                known = mixed(known, modelled(observed, here, self._shift, self.everywhere), self.share)
+            yield known
+
+    def _strange(self, anomalies: Array, places: Observations, noise: float, every: int) -> Array:
+        """How strange observations [T, n] less their mean are, at every so many-th row and column [T, N]."""
+        rows, columns = self.lattice.shape
+        index = np.arange(rows * columns).reshape(rows, columns)[::every, ::every].ravel()
+        parts = self._covariances(self._at(places), self._points(index))
+        return np.concatenate([each.strange(anomalies, self.noise, noise) for each in parts], axis=1)
+
+    @cached_property
+    def _shift(self) -> float:
+        """Variance of the shift, kelvin squared."""
+        return SHIFT * float(self.fields.var(axis=0, dtype=np.float64).mean()) + 1e-12
 
     @cached_property
     def num_sets(self) -> int:
@@ -251,5 +330,5 @@ class Background:
 
 def spaced_fields(count: int, points: int) -> NDArray[np.int64]:
     """Which of `count` training fields of so many points are kept as statistics: all, or as many evenly spaced ones."""
-    kept = max(PARTS, min(count, MAX_FIELDS, MAX_VALUES // points))
+    kept = max(LEAST_FIELDS, min(count, MAX_FIELDS, MAX_VALUES // points))
     return np.unique(np.linspace(0, count - 1, min(kept, count)).round().astype(np.int64))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.covariances import Observations
 from pipelines.data.means import block_means
+from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice
 
 Floats = NDArray[np.floating]
+Kind = Literal["points", "means", "scattered"]
 
 
 def coarsened(
@@ -49,6 +54,39 @@ def drawn_places(lattice: Lattice, factors: tuple[int, int], rng: np.random.Gene
     factor = int(rng.integers(low, high + 1))
     first = rng.integers(factor, size=2)
     held = np.arange(total).reshape(lattice.shape)[first[0] :: factor, first[1] :: factor].ravel()
-    held = held[lattice.every(factor, (int(first[0]), int(first[1]))).context_index]
+    held = held[lattice.every(factor, (int(first[0]), int(first[1]))).distinct_index]
     kept = max(4, round(len(held) * (1 - max(0.0, rng.uniform(-0.7, 0.7)))))
     return np.sort(rng.choice(held, min(kept, len(held)), replace=False))
+
+
+def observed(
+    fields: Floats, lattice: Lattice, factors: tuple[int, int], rng: np.random.Generator, kind: Kind
+) -> tuple[Floats, Observations]:
+    """What is known of fields in training, to be analysed.
+
+    Args:
+        fields: [B, n, m].
+        lattice: Theirs.
+        factors: Smallest and largest coarsening factor.
+        rng: Draws the coarsening.
+        kind: What is known.
+
+    Returns:
+        [B, n'], and where.
+    """
+    if kind == "scattered":
+        at, places = drawn_places(lattice, factors, rng), observations(lattice, means=False)
+    else:
+        fields, where = coarsened(fields, lattice, factors, rng, means=kind == "means")
+        at, places = where.distinct_index, observations(where, means=kind == "means")
+    return fields.reshape(len(fields), -1)[:, at].astype(np.float64), places.of(at)
+
+
+def observations(lattice: Lattice | Scatter, *, means: bool) -> Observations:
+    """Where values stand: at points, or in the cells around those of a grid, whose means they are."""
+    if not means or isinstance(lattice, Scatter):
+        return Observations(*lattice.points)
+    height, width = (
+        float(np.abs(np.diff(axis)).mean()) if len(axis) > 1 else 0.0 for axis in (lattice.latitude, lattice.longitude)
+    )
+    return Observations(*lattice.points, cell=(height or width, width or height))

@@ -206,6 +206,13 @@ class Lattice:
             kept.append(row * columns + np.arange(0, columns, step))
         return np.concatenate(kept)
 
+    @property
+    def distinct_index(self) -> NDArray[np.int64]:
+        """All points, a pole once."""
+        rows, columns = self.shape
+        poles = np.abs(self.latitude) > 90 - 1e-9
+        return np.concatenate([row * columns + np.arange(1 if pole else columns) for row, pole in enumerate(poles)])
+
     def interpolate(self, values: NDArray[np.floating], latitude_deg: Array, longitude_deg: Array) -> Array:
         """Bilinear interpolation of fields at places, the field that a model corrects.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +22,7 @@ from pipelines.data.scatter import Scatter
 from pipelines.data.sphere import Lattice
 from pipelines.data.times import hours_since_1970, label
 from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.leverage import corners, readouts
 from pipelines.training.registry import load_model
-from vamoh.leverage import Stretch
-from vamoh.local import LocalTerms
 from vamoh.members import Members
 from vamoh.normal_mixture import NormalMixtures
 from vamoh.random_field import DrawnFields, RandomField
@@ -66,8 +63,7 @@ class Downscaler:
         known = self.checkpoint
         digest = hashlib.sha256(repr((self.law, known.plan.scaling, known.plan.spec)).encode())
         if known.leverage is not None:
-            digest.update(repr([getattr(known.leverage, each.name) for each in fields(Stretch)]).encode())
-            digest.update(known.leverage.precision.numpy().tobytes())
+            digest.update(repr(replace(known.leverage, usual=None)).encode())
             if known.leverage.usual is not None:
                 digest.update(known.leverage.usual.numpy().tobytes())
         if known.calibration is not None:
@@ -95,25 +91,20 @@ class Downscaler:
         calibration = self.checkpoint.calibration
         return scores if calibration is None else calibration(scores)
 
-    @cached_property
-    def _leverage_lattice(self) -> Lattice | None:
-        leverage = self.checkpoint.leverage
-        return None if leverage is None else self.checkpoint.plan.lattice.every(leverage.every)
-
     def leverage(
-        self, local: LocalTerms, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
-    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """How far the state is from those of training [T, N], and the usual variance [N]; None where none was fitted.
+        self, known: Known, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """How far states are from those of training [T, N], and the usual variance [N], None where nothing is.
 
         Args:
-            local: What the places read of the context of each time.
+            known: What the model is told of each time.
             latitude, longitude: [N] degrees.
         """
-        leverage, lattice = self.checkpoint.leverage, self._leverage_lattice
-        if leverage is None or lattice is None:
-            return None
-        at = corners(lattice, latitude, longitude)
-        return leverage.of(readouts(self.model, local), *at), leverage.usual_at(*at)
+        plan, law, usual = self.checkpoint.plan, self.checkpoint.leverage, None
+        if law is not None and law.usual is not None:
+            there = plan.lattice.interpolate(law.usual[None].double().numpy(), latitude, longitude)[0]
+            usual = torch.from_numpy(there.astype(np.float32))
+        return plan.downscaling.strange_at((latitude, longitude), known), usual
 
     @torch.no_grad()
     def ensemble(
@@ -136,10 +127,8 @@ class Downscaler:
             raise ValueError(f"the input has no value at all at {label(times[empty][0])}: leave that time out")
         plan, model = self.checkpoint.plan, self.model
         drawn = [draw_member(seed, number, plan.spec.latent) for number in range(members)]
-        pole = np.array([90.0])
         known = plan.downscaling.known(coarse, lattice)
-        context = plan.downscaling.query((pole, pole), times, **known._asdict()).context
-        given = model.prior_given(model.summarise(context))
+        given = model.prior_given(model.summarise(plan.downscaling.told(known)))
         noise = torch.stack([each.noise for each in drawn])
         latents = [model.prior.transform(each.expand(len(times), -1), given) for each in noise]
         return Ensemble(
@@ -213,10 +202,10 @@ class Ensemble:
     ) -> None:
         """Fill `values` [M, T, N] and `weights` [T, N, K] at a few places."""
         plan, model = self.teller.checkpoint.plan, self.teller.model
-        query = plan.downscaling.query(places, self.times, **self.known._asdict())
+        query = plan.downscaling.query(places, self.times, self.known)
         placed = model.place(query)  # the same for all members: once
         assert placed.local is not None and placed.added is not None
-        law, strange = self.teller.checkpoint.leverage, self.teller.leverage(placed.local, *places)
+        law, (strange, usual) = self.teller.checkpoint.leverage, self.teller.leverage(self.known, *places)
         found, shares = torch.from_numpy(values).transpose(0, 1), torch.from_numpy(weights).permute(2, 0, 1)
         for part in parts(query.num_points, len(self.times) * len(self.fields)):
             score = self.teller.given(self._drawn.at(query.coords[0, part])).transpose(0, 1)  # [T, M, N]
@@ -225,10 +214,10 @@ class Ensemble:
                 one = NormalMixtures(*(each[:, time] for each in mixtures))
                 several.fill(one, placed.features[time, part], placed.added[time, :, part])
             drawn = mixtures.at_score(score)
-            if law is not None and strange is not None:
+            if law is not None:
                 expected, variance = mixtures.moments
-                leverage, usual = strange[0][:, None, part], None if strange[1] is None else strange[1][part]
-                drawn = torch.lerp(expected, drawn, law.factor(leverage, variance, usual))
+                here = None if usual is None else usual[part]
+                drawn = torch.lerp(expected, drawn, law.factor(strange[:, None, part], variance, here))
             plan.scaling.into_kelvin(drawn, found[..., part])
             shares[..., part] = mixtures.weights.mean(dim=2)
 

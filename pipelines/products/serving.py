@@ -193,7 +193,7 @@ def _downscaled(teller: Downscaler, question: Question, part: slice) -> NDArray[
     if grid is not None:
         given, values = grid
         check_inside(Target(latitude=query[:, 0], longitude=query[:, 1], names=("",) * len(query)), given)
-    elif teller.checkpoint.plan.background is not None:
+    elif teller.checkpoint.plan.downscaling.kind == "scattered":
         given, values = Scatter(latitude=coords[:, 0], longitude=coords[:, 1]), values[:, None]
     else:
         raise ValueError(

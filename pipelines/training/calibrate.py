@@ -11,7 +11,7 @@ from pipelines.data.store import Store
 from pipelines.data.stream import Index
 from pipelines.data.times import label
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pipelines.training.leverage import farther, predictions
+from pipelines.training.leverage import predictions
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
 from vamoh.conformal import SURE, ConformalMap, conformal_map, most_probable
@@ -56,9 +56,7 @@ def calibrate(folder: Path, store: Store, held: Index) -> ConformalMap:
     return fitted
 
 
-def fit_conformal(
-    checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index, *, near: bool = True
-) -> ConformalMap:
+def fit_conformal(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index) -> ConformalMap:
     """The conformal map of the scores of held-out samples.
 
     Args:
@@ -66,7 +64,6 @@ def fit_conformal(
         model: Its model.
         store: Of the samples.
         held: [n] positions of samples that it was not trained on.
-        near: Whether they lie among those of training.
 
     Raises:
         ValueError: If the model has no context.
@@ -77,7 +74,6 @@ def fit_conformal(
     parts = predictions(
         model, read_samples(store, held), plan.downscaling, plan.lattice, leverage=leverage, seed=plan.config.seed
     )
-    wider = farther(plan.downscaling, near=near) ** 0.5
-    scores = [wider * field for part in parts for field in part.scores(part.stretched_by(leverage))]
+    scores = [field for part in parts for field in part.scores(part.stretched_by(leverage))]
     times = store.field[store.field.dims[0]].values[held]
     return conformal_map(scores, torch.from_numpy(plan.lattice.area), first=label(times[0]), last=label(times[-1]))

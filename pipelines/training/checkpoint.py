@@ -2,9 +2,9 @@
 
 checkpoint.json         the plan (config, spec, scaling, geometry, data fingerprint), progress, metrics, versions
 model.safetensors       the weights that are used (their moving average)
-background.safetensors  only of a model for any set of points: training fields
+background.safetensors  only of a downscaling model: training fields
 statics.safetensors     only of a model that is told fields that do not change
-leverage.safetensors    only of a downscaling model whose members are fitted: how its training states spread
+usual.safetensors       only of a downscaling model of one lattice whose members are fitted: usual variances
 state.safetensors       only where training may go on: the raw weights and the optimiser's moments
 """
 
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +33,11 @@ from pipelines.data.static import StaticField
 from pipelines.training.plan import Plan
 from vamoh import VAMoH
 from vamoh.conformal import ConformalMap
-from vamoh.leverage import Leverage, Stretch
+from vamoh.leverage import Leverage
 from vamoh.random_field import RandomField
 from vamoh.systems import Model, new_model
 
-FORMAT = 1
+FORMAT = 2
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError)
 
 
@@ -100,9 +100,8 @@ def take_snapshot(
     if checkpoint.plan.statics:
         told = {f"static.{each.name}": torch.from_numpy(each.values) for each in checkpoint.plan.statics}
         files["statics.safetensors"] = told
-    if checkpoint.leverage is not None:
-        tables = {"precision": checkpoint.leverage.precision, "usual": checkpoint.leverage.usual}
-        files["leverage.safetensors"] = _copied({name: each for name, each in tables.items() if each is not None})
+    if checkpoint.leverage is not None and checkpoint.leverage.usual is not None:
+        files["usual.safetensors"] = _copied({"usual": checkpoint.leverage.usual})
     if training is not None:
         model, optimizer = training
         raw = {f"weights.{key}": value for key, value in model.state_dict().items()}
@@ -157,9 +156,12 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Model]:
         if not isinstance(tree, dict):
             raise ValueError("its checkpoint.json holds no description")
         if tree.get("format") != FORMAT:
-            raise ValueError(f"it has format {tree.get('format')}, this program reads {FORMAT}")
+            raise ValueError(
+                f"it has format {tree.get('format')}, this program reads {FORMAT}: train it again, or use the version "
+                "that wrote it"
+            )
         fields = load_file(folder / "background.safetensors") if tree.get("background") else {}
-        fields |= load_file(folder / "leverage.safetensors") if tree.get("leverage") else {}
+        fields |= load_file(folder / "usual.safetensors") if (tree["leverage"] or {}).get("usual") else {}
         fields |= load_file(folder / "statics.safetensors") if tree.get("statics") else {}
         checkpoint, vertices = _read(tree, fields)
         model = new_model(checkpoint.plan.spec, vertices=vertices, seed=checkpoint.plan.config.seed)
@@ -221,7 +223,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _describe(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:
-    plan = checkpoint.plan
+    plan, law = checkpoint.plan, checkpoint.leverage
     grids = model.grids if isinstance(model, VAMoH) else None
     return {
         "format": FORMAT,
@@ -244,7 +246,7 @@ def _describe(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:
         "best": checkpoint.best,
         "stale": checkpoint.stale,
         "random_field": None if checkpoint.random_field is None else asdict(checkpoint.random_field),
-        "leverage": _leverage_law(checkpoint.leverage),
+        "leverage": None if law is None else asdict(replace(law, usual=None)) | {"usual": law.usual is not None},
         "calibration": None if checkpoint.calibration is None else asdict(checkpoint.calibration),
         "versions": checkpoint.versions,
     }
@@ -269,7 +271,7 @@ def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoin
             StaticField.from_json(each, fields[f"static.{each['name']}"].numpy()) for each in tree.get("statics", ())
         ),
     )
-    leverage: dict[str, Any] | None = tree.get("leverage")
+    leverage: dict[str, Any] | None = tree["leverage"]
     calibration: dict[str, Any] | None = tree.get("calibration")
     if calibration is not None:
         calibration = calibration | {name: tuple(calibration[name]) for name in ("levels", "radii")}
@@ -281,7 +283,7 @@ def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoin
         epoch=tree["epoch"],
         metrics=tree["metrics"],
         random_field=None if law is None else RandomField(**law),
-        leverage=None if leverage is None else _leverage(leverage, fields),
+        leverage=None if leverage is None else Leverage(**leverage | {"usual": fields.get("usual")}),
         calibration=None if calibration is None else ConformalMap(**calibration),
         versions=tree["versions"],
         best=tree["best"],
@@ -295,16 +297,6 @@ def _read(tree: dict[str, Any], fields: Mapping[str, Tensor]) -> tuple[Checkpoin
 def _background(about: dict[str, Any], fields: Tensor, geometry: Geometry) -> Background:
     assert isinstance(geometry, Lattice)
     return Background.from_json(about, fields.numpy(), geometry)
-
-
-def _leverage_law(leverage: Leverage | None) -> dict[str, Any] | None:
-    if leverage is None:
-        return None
-    return {each.name: getattr(leverage, each.name) for each in fields(Stretch)} | {"every": leverage.every}
-
-
-def _leverage(law: dict[str, Any], tables: Mapping[str, Tensor]) -> Leverage:
-    return Leverage(precision=tables["precision"], usual=tables.get("usual"), **law)
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

@@ -1,23 +1,21 @@
 """How much wider members have to be than the residuals of training say: fitted on held-out times.
 
 A model's residuals on times that it learned from are too small, and smallest where the weather was most unlike the
-rest, because there the kernel of a place was fitted to it. So the second moments of what places read of their context
-are taken over the training times (`vamoh/leverage.py`), and the four numbers that make a variance of a leverage and of
-what the model says are those with the best scaled CRPS on times that were held out, every place counting by its
-standard deviation.
+rest. So held-out times are explained by the other parts of the training time alone (`pipelines/data/background.py`),
+and the three numbers that make a variance of how strange the state is and of what the model says
+(`vamoh/leverage.py`) are those with the best scaled CRPS there, every place counting by its standard deviation.
 
-How much a model knows of one day's variance beyond what is usual at a place is not asked of held-out times: they lie
-within hours of what was learned, and a day that was learned by heart is known by its neighbours too. Fitted there it is
-0.5; in weeks of which nothing was learned 0.2 to 0.35, and what is promised with 0.5 holds too little of the truth.
-For the same reason errors are a little larger there than on held-out times (`FARTHER`: a regression at every place errs
-by so much more on a quarter of the training time than on every fourth day of it).
+How much a model knows of one day's variance beyond what is usual at a place is not asked of held-out times: its
+network learned the hours beside them, and a day that was learned by heart is known by its neighbours too. Fitted there
+it is 0.5; in weeks of which nothing was learned 0.2 to 0.35, and what is promised with 0.5 holds too little of the
+truth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,19 +30,14 @@ from pipelines.data.domain import Chance
 from pipelines.data.sphere import Lattice
 from pipelines.data.stream import Samples
 from pipelines.training.validation import predict
-from vamoh import FunctionBatch, VAMoH
-from vamoh.leverage import Leverage, Stretch, packed_precision, pairs
+from vamoh import VAMoH
+from vamoh.leverage import Leverage
 from vamoh.likelihoods import Mixture
-from vamoh.local import LocalTerms
 
-MOST_PLACES = 120_000
 FITTED_POINTS = 2000
 LOG_RANGE = (-8.0, 8.0)
 LEAST_EXPONENT = 0.5  # and at most one: loud places may be held for less loud, not for louder
-LEAST_POWER = 0.2  # and at most one, a regression's own
 TRUST = 0.25  # in what a model says of a place's variance beyond what is usual there
-USUAL_FIELDS = 64
-FARTHER = 1.08  # squared errors on days further from what was learned, over those on held-out ones
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +48,7 @@ class Predicted:
         mixture: Over [B, N, 1].
         values: [B, N], the truth in the model's units.
         seen: [B, N], where there is one.
-        leverage: [B, N].
+        leverage: [B, N], how far the states lie from those of training.
         usual: [N], the usual variance; None where nothing is.
         times: [B].
     """
@@ -79,9 +72,9 @@ class Predicted:
             times=self.times,
         )
 
-    def stretched_by(self, law: Stretch) -> Tensor:
+    def stretched_by(self, law: Leverage) -> Tensor:
         """What a law multiplies deviations from the mean by, [B, N]."""
-        return law.stretch(self.leverage, self.mixture, self.usual)
+        return law.factor(self.leverage, self.mixture.variance[..., 0], self.usual)
 
     def deviation(self, stretch: Tensor) -> Tensor:
         """Standard deviations [B, N] of the stretched distributions."""
@@ -91,16 +84,6 @@ class Predicted:
         """Phi^-1(F(y)) [B, N], float64, of the distributions with deviations from their means stretched; NaN unseen."""
         level = self.mixture.cdf(unstretched(self.mixture, self.values, stretch)[..., None])[..., 0].double()
         return torch.where(self.seen, torch.special.ndtri(level.clamp(1e-6, 1 - 1e-6)), torch.nan)
-
-
-def farther(framing: Framing, *, near: bool) -> float:
-    """How much larger squared errors are where members will be asked for than on held-out times.
-
-    Args:
-        framing: Of the model. A background explains each part of the training time by the others, as if it were far.
-        near: Whether the held-out times lie among those of training.
-    """
-    return FARTHER if near and framing.background is None else 1.0
 
 
 def stretched(mixture: Mixture, values: Tensor, stretch: Tensor) -> Tensor:
@@ -115,65 +98,15 @@ def unstretched(mixture: Mixture, values: Tensor, stretch: Tensor) -> Tensor:
     return mean + (values - mean) / stretch
 
 
-def readouts(model: VAMoH, local: LocalTerms) -> Tensor:
-    """The read-outs that have the same kernels everywhere, [B, N, Q]."""
-    assert model.local is not None
-    return local.features[..., : model.local.spec.features * model.spec.channels]
-
-
-def corners(lattice: Lattice, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """What `Leverage.of` needs of places, on the lattice of its own."""
-    index, weight = lattice.corners(latitude, longitude)
-    return torch.from_numpy(index), torch.from_numpy(weight)
-
-
 @torch.no_grad()
-def fit_leverage(
+def usual_variance(
     model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int
-) -> Leverage | None:
-    """The second moments of training times; None for a model without a context.
+) -> Tensor | None:
+    """The mean over training times of what the model says of each place's variance, [P].
+
+    None where the context does not always lie in the same places: there the variance follows them.
 
     Args:
-        model: Whose read-outs.
-        samples: Of training.
-        framing: How they were framed.
-        lattice: Of the store.
-        seed: Of the coarsening.
-    """
-    if model.local is None:
-        return None
-    framing = framing.entire
-    every = 1
-    while len(lattice.coords) / every**2 > MOST_PLACES:
-        every += 2  # odd, so that every place within a coarse cell has its turn
-    rows, columns = (np.arange(0, size, every) for size in lattice.shape)
-    chosen = torch.from_numpy((rows[:, None] * lattice.shape[1] + columns).ravel())
-    total, count = torch.zeros(1, dtype=torch.float64), 0
-    for number, part in enumerate(samples):
-        batch = framing.training(part.fields, part.times, lattice, Chance.of(seed, number, part.position)).batch
-        local = model.place(batch).local
-        assert local is not None
-        seen = readouts(model, local)[:, chosen].double()
-        for field in seen:  # one at a time: their products are many
-            total = total + pairs(field)
-        count += len(seen)
-    moments = total / max(count, 1)
-    part_lattice = lattice.every(every)
-    area = torch.from_numpy(part_lattice.area)
-    precision = packed_precision(moments, area, count)
-    return Leverage(precision=_with_poles(precision, part_lattice), every=every)
-
-
-@torch.no_grad()
-def with_usual(
-    leverage: Leverage, model: VAMoH, samples: Iterable[Samples], framing: Framing, lattice: Lattice, *, seed: int
-) -> Leverage:
-    """With the mean over training times of what the model says of each place's variance.
-
-    The same where the context does not always lie in the same places: there the variance follows them.
-
-    Args:
-        leverage: Of the model.
         model: Which says it.
         samples: Of training.
         framing: How they were framed.
@@ -181,18 +114,9 @@ def with_usual(
         seed: Of the latents.
     """
     if framing.kind == "scattered" or framing.factors[0] != framing.factors[1]:
-        return leverage
+        return None
     parts = predictions(model, samples, framing, lattice, leverage=None, seed=seed)
-    said = torch.cat([part.mixture.variance[..., 0].double() for part in parts]).mean(dim=0)
-    part_lattice = lattice.every(leverage.every)
-    table = said.view(*lattice.shape)[:: leverage.every, :: leverage.every].reshape(-1, 1)
-    return replace(leverage, usual=_with_poles(table, part_lattice)[:, 0].float())
-
-
-def _with_poles(table: Tensor, lattice: Lattice) -> Tensor:
-    """[n, C] with the means of the first and the last row, beyond which a pole may lie."""
-    rows = table.view(*lattice.shape, -1)
-    return torch.cat([table, torch.stack([rows[0].mean(dim=0), rows[-1].mean(dim=0)])])
+    return torch.cat([part.mixture.variance[..., 0].double() for part in parts]).mean(dim=0).float()
 
 
 @torch.no_grad()
@@ -206,10 +130,9 @@ def predictions(
     seed: int,
 ) -> Iterator[Predicted]:
     """What a model says of whole fields, a few at a time, by one latent each."""
-    framing = framing.entire
-    at = None if leverage is None else corners(lattice.every(leverage.every), *lattice.points)
     for number, part in enumerate(samples):
-        batch = framing.training(part.fields, part.times, lattice, Chance.of(seed, number, part.position)).batch
+        chance = Chance.of(seed, number, part.position)
+        batch, strange = framing.held_out(part.fields, part.times, lattice, chance)
         assert batch.values is not None
         generator = torch.Generator().manual_seed(seed + number)
         noise = torch.randn(len(part.fields), model.spec.latent, generator=generator)
@@ -217,25 +140,14 @@ def predictions(
             mixture=predict(model, batch, noise),
             values=batch.values[..., 0],
             seen=batch.mask.expand(len(part.fields), -1),
-            leverage=_leverage(model, batch, leverage, at),
-            usual=None if leverage is None or at is None else leverage.usual_at(*at),
+            leverage=strange,
+            usual=None if leverage is None else leverage.usual,
             times=part.times,
         )
 
 
-def _leverage(
-    model: VAMoH, batch: FunctionBatch, leverage: Leverage | None, at: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    assert batch.values is not None
-    if leverage is None or at is None:
-        return torch.zeros_like(batch.values[..., 0])
-    local = model.place(batch).local
-    assert local is not None
-    return leverage.of(readouts(model, local), *at)
-
-
-def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, seed: int) -> Stretch:
-    """The stretch with the best scaled CRPS, over points drawn by area from each field.
+def fit_leverage(predicted: Iterable[Predicted], area: NDArray[np.float64], *, seed: int) -> Leverage:
+    """The law with the best scaled CRPS, over points drawn by area from each field.
 
     The CRPS itself is ruled by the places that vary most and hardly minds an ensemble that is too sure; the log score
     is ruled by the tails. E|X - y| / E|X - X'| + log(E|X - X'|) / 2 has neither fault, but all places are alike to it:
@@ -256,14 +168,14 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
     typical, middle = leverage.mean().clamp_min(1e-12), variance.median()
     known = bool(usual.isfinite().all())
 
-    def law(free: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        constant, growth, exponent, power = free.exp()
-        return constant, growth / typical, exponent, power
+    def law(free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        constant, growth, exponent = free.exp()
+        return constant, growth / typical, exponent
 
     def loss(free: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = torch.from_numpy(free).requires_grad_()
-        constant, growth, exponent, power = law(at)
-        stretch = (constant + growth * leverage) ** (power / 2)
+        constant, growth, exponent = law(at)
+        stretch = (constant + growth * leverage).sqrt()
         if known:
             stretch = stretch * (usual / middle) ** ((exponent - TRUST) / 2) * (variance / middle) ** ((TRUST - 1) / 2)
         else:
@@ -273,16 +185,15 @@ def fit_stretch(predicted: Iterable[Predicted], area: NDArray[np.float64], *, se
         (slope,) = torch.autograd.grad(score, at)
         return float(score.detach()), slope.numpy()
 
-    start = np.array([0.0, -2.0, 0.0, 0.0])
-    bounds = [LOG_RANGE, LOG_RANGE, (math.log(LEAST_EXPONENT), 0.0), (math.log(LEAST_POWER), 0.0)]
+    start = np.array([0.0, -2.0, 0.0])
+    bounds = [LOG_RANGE, LOG_RANGE, (math.log(LEAST_EXPONENT), 0.0)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    constant, growth, exponent, power = law(torch.from_numpy(found))
-    return Stretch(
+    constant, growth, exponent = law(torch.from_numpy(found))
+    return Leverage(
         constant=float(constant),
         growth=float(growth) if float(leverage.max()) > 0 else 0.0,
         exponent=float(exponent),
         typical=float(middle),
-        power=float(power),
         trust=TRUST if known else float(exponent),
     )
 

@@ -10,7 +10,7 @@ to nothing is uncertain. How wide members are is fitted before (`pipelines/train
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +24,16 @@ from pipelines.data.store import Store
 from pipelines.data.stream import Index
 from pipelines.data.times import hours_since_1970
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pipelines.training.leverage import (
-    USUAL_FIELDS,
-    Predicted,
-    farther,
-    fit_leverage,
-    fit_stretch,
-    predictions,
-    with_usual,
-)
+from pipelines.training.leverage import Predicted, fit_leverage, predictions, usual_variance
 from pipelines.training.plan import split_of
 from pipelines.training.validation import read_samples
 from vamoh import VAMoH
-from vamoh.leverage import Leverage, Stretch
+from vamoh.leverage import Leverage
 from vamoh.random_field import RandomField
 
 Array = NDArray[np.float64]
 PAIRS_PER_BIN, BINS, LENGTHS, LARGEST_SPREAD = 4000, 24, 32, 1.5
-FITTED_FIELDS, LEVERAGE_FIELDS = 64, 512
+FITTED_FIELDS, USUAL_FIELDS = 64, 64
 
 
 def fit_members(folder: Path, store: Store, held: Index) -> None:
@@ -58,26 +50,22 @@ def fit_members(folder: Path, store: Store, held: Index) -> None:
     save_checkpoint(folder, with_members(replace(checkpoint, leverage=leverage), model, store, held), model)
 
 
-def training_leverage(checkpoint: Checkpoint, model: VAMoH, store: Store) -> Leverage | None:
-    """How the states of the training samples spread, which are in the store; None for a model without a context."""
+def training_leverage(checkpoint: Checkpoint, model: VAMoH, store: Store) -> Leverage:
+    """What is usual in the training samples, which are in the store."""
     plan = checkpoint.plan
-    learned = spaced(split_of(plan.config, store).train, LEVERAGE_FIELDS)
-    framed, seed = (plan.downscaling, plan.lattice), plan.config.seed
-    leverage = fit_leverage(model, read_samples(store, learned), *framed, seed=seed)
-    if leverage is None:
-        return None
-    return with_usual(leverage, model, read_samples(store, spaced(learned, USUAL_FIELDS)), *framed, seed=seed)
+    learned = spaced(split_of(plan.config, store).train, USUAL_FIELDS)
+    samples = read_samples(store, learned)
+    return Leverage(usual=usual_variance(model, samples, plan.downscaling, plan.lattice, seed=plan.config.seed))
 
 
-def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index, *, near: bool = True) -> Checkpoint:
+def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index) -> Checkpoint:
     """The checkpoint with the law of members that held-out samples follow, and without a conformal layer.
 
     Args:
-        checkpoint: With the leverage of its training samples, if it has a context.
+        checkpoint: With what is usual in its training samples.
         model: Its model.
         store: Of the samples.
         held: [n] positions of samples that it was not trained on.
-        near: Whether they lie among those of training.
     """
     plan, leverage = checkpoint.plan, checkpoint.leverage
     lattice, seed = plan.lattice, plan.config.seed
@@ -87,17 +75,12 @@ def with_members(checkpoint: Checkpoint, model: VAMoH, store: Store, held: Index
         return predictions(model, read_samples(store, held), plan.downscaling, lattice, leverage=leverage, seed=seed)
 
     normal = model.spec.likelihood == "normal"
-    stretch = fit_stretch(predicted(), lattice.area, seed=seed) if normal else Stretch()
-    scores, hours, weights = normal_scores(predicted(), stretch)
+    fitted = fit_leverage(predicted(), lattice.area, seed=seed) if normal else Leverage()
+    scores, hours, weights = normal_scores(predicted(), fitted)
     law = fit_random_field(scores, hours, lattice, seed=seed, weights=weights)
-    if leverage is None:
-        law = replace(law, spread=float(stretch.constant ** (stretch.power / 2)))
-    else:
-        leverage, law = (
-            replace(leverage, **asdict(stretch.widened(farther(plan.downscaling, near=near)))),
-            replace(law, spread=1.0),
-        )
-    return replace(checkpoint, random_field=law, leverage=leverage, calibration=None)
+    if leverage is not None:
+        fitted = replace(fitted, usual=leverage.usual)
+    return replace(checkpoint, random_field=replace(law, spread=1.0), leverage=fitted, calibration=None)
 
 
 def spaced(index: Index, most: int) -> Index:
@@ -105,7 +88,7 @@ def spaced(index: Index, most: int) -> Index:
     return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(int)]
 
 
-def normal_scores(predicted: Iterable[Predicted], law: Stretch) -> tuple[Array, Array, Array | None]:
+def normal_scores(predicted: Iterable[Predicted], law: Leverage) -> tuple[Array, Array, Array | None]:
     """Scores [T, N] of whole fields, NaN where unobserved, their times [T] in hours, and standard deviations [T, N].
 
     The last are None where the likelihood is not of normals, for whose range they would say little.

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.config import Config
+from pipelines.config import Config, ContextConfig
 from pipelines.data.background import Background, spaced_fields
-from pipelines.data.batches import Framing, Kind
-from pipelines.data.coarsening import drawn_places
+from pipelines.data.batches import Framing
+from pipelines.data.coarsening import Kind, observed
 from pipelines.data.domain import Geometry, Scaling, evenly, kind_of
 from pipelines.data.means import block_means
 from pipelines.data.normalize import Statistics, statistics
@@ -42,7 +42,7 @@ class Plan:
         variable: Name of the values.
         fingerprint: Of the store's content.
         trained_from, trained_to: First and last training or validation sample: ISO time, or name.
-        background: What a context of kind "scattered" is made with.
+        background: What whole fields are made with of what is known; None to interpolate it.
         statics: Fields that do not change, which the model is told at every place.
     """
 
@@ -148,15 +148,14 @@ def make_plan(config: Config, store: Store, statics: Sequence[str] = ()) -> Plan
                 f"every {factors[1]}th point of a {lattice.shape[0]} x {lattice.shape[1]} grid is no grid: "
                 "lower context.every"
             )
-        scattered = config.context.kind == "scattered"
         told = open_statics(statics, lattice)
         residual, told = _residual_std(store, split, lattice, factors, config.context.kind, told)
-        if scattered and residual > 0:
-            background, residual = _background(store, split, lattice, factors, residual, config.seed)
+        if config.context.analysed and residual > 0:
+            background, residual = _background(store, split, lattice, config.context, residual, config.seed)
         scaling = Scaling(offset=numbers.mean, scale=residual)
         spec = replace(
             spec,
-            covariates=NUM_SUN_COVARIATES + scattered + len(told),
+            covariates=NUM_SUN_COVARIATES + config.context.analysed + len(told),
             context_scale=numbers.std / residual,
             local=replace(
                 spec.local,
@@ -219,15 +218,16 @@ def _resolutions(lattice: Lattice, levels: int, finest: float) -> tuple[int, ...
 
 
 def _background(
-    store: Store, split: Split, lattice: Lattice, factors: tuple[int, int], residual: float, seed: int
+    store: Store, split: Split, lattice: Lattice, context: ContextConfig, residual: float, seed: int
 ) -> tuple[Background, float]:
     """What training fields have in common, and the root mean square of what it misses of them, kelvin."""
     chosen = split.train[spaced_fields(len(split.train), len(lattice.coords))]
     part = store.field.isel({store.field.dims[0]: chosen})
     background = Background.of(part.values, part[store.field.dims[0]].values, lattice)
     rng = np.random.default_rng(seed)
-    sets = [drawn_places(lattice, factors, rng) for _ in range(TUNED_SETS)]
-    return background.tuned([(lattice.points[0][at], lattice.points[1][at]) for at in sets], rng, residual)
+    number = TUNED_SETS if context.kind == "scattered" or context.factors[0] < context.factors[1] else 1
+    sets = [observed(part.values[:1], lattice, context.factors, rng, context.kind)[1] for _ in range(number)]
+    return background.tuned(sets, rng, residual)
 
 
 def _residual_std(

@@ -188,21 +188,19 @@ def _fitted(
     before = judge(checkpoint, network, opened, held)
     progress(1, total)
     own = opened.fingerprint == checkpoint.plan.fingerprint
-    if checkpoint.leverage is None or (own and checkpoint.leverage.usual is None):
+    if checkpoint.leverage is None:
         if not own:
             raise ValueError(
-                "the model does not know how its training samples spread: calibrate it once on the store that it was "
-                "trained on"
+                "the model does not know what is usual in its training samples: calibrate it once on the store that it "
+                "was trained on"
             )
         checkpoint = replace(checkpoint, leverage=training_leverage(checkpoint, network, opened))
 
-    near = own and bool(np.isin(held, split_of(checkpoint.plan.config, opened).validation).any())
-
     def fit(samples: Index) -> Checkpoint:
-        fitted = with_members(checkpoint, network, opened, samples, near=near)
+        fitted = with_members(checkpoint, network, opened, samples)
         if not conformal:
             return fitted
-        layer = fit_conformal(fitted, network, opened, samples, near=near)
+        layer = fit_conformal(fitted, network, opened, samples)
         return replace(fitted, calibration=layer)
 
     fitted = fit(held)

@@ -143,10 +143,9 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
     """Shares of the parts in the time that a few thousand places take."""
     plan, model = told.checkpoint.plan, told.model
     latitude, longitude = (axis[: module.PLACES] for axis in where)
-    known = ensemble.known._asdict()
 
     def query() -> FunctionBatch:
-        return plan.downscaling.query((latitude, longitude), ensemble.times, **known)
+        return plan.downscaling.query((latitude, longitude), ensemble.times, ensemble.known)
 
     asked = query()
     assert model.local is not None and asked.context is not None
@@ -161,7 +160,7 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
     with torch.no_grad():
         placed = model.place(asked)
         assert placed.local is not None
-        local, here = placed.local, asked.coords[0, part]
+        here = asked.coords[0, part]
         score = ensemble._drawn.at(here).transpose(0, 1)
         mixtures = NormalMixtures.empty(model.spec.components, *score.shape)
 
@@ -178,7 +177,7 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
             "kernels": seconds(lambda: model.local._basis(found), repeats),
             "feature_grids": seconds(lambda: model.local.grids(asked.coords[0]), repeats),
             "place_but_neighbours": seconds(lambda: model.place(asked), repeats),
-            "leverage": seconds(lambda: told.leverage(local, latitude, longitude), repeats),
+            "leverage": seconds(lambda: told.leverage(ensemble.known, latitude, longitude), repeats),
             "random_field": share * seconds(lambda: ensemble._drawn.at(here), repeats),
             "generators_and_gate": share * seconds(speak, repeats),
             "quantiles": share * seconds(lambda: mixtures.at_score(score), repeats),

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from pipelines.data.background import Background
-from pipelines.data.batches import Framing, Scaling
+from pipelines.data.batches import Framing, Known, Scaling
 from pipelines.data.climate import open_source
 from pipelines.data.domain import Chance
 from pipelines.data.means import block_means
@@ -98,9 +98,63 @@ def test_a_context_of_any_points_is_a_whole_field_and_says_how_far_off_it_may_be
     assert (batch.covariates[..., 4] >= 0).all()
     known = framing.known(world.values[:, ::2, ::2], lattice.every(2))
     assert known.coarse.shape == world.shape
-    asked = framing.query(lattice.points, world["time"].values, **known._asdict())
+    asked = framing.query(lattice.points, world["time"].values, known)
     expected = SCALING.to_model(known.coarse.reshape(4, -1))
     torch.testing.assert_close(asked.base[..., 0], expected, atol=2e-3, rtol=0)
+
+
+def analysing(field: xr.DataArray) -> Framing:
+    """Every third point, of which whole fields are made."""
+    background = Background.of(field.values, field["time"].values, Lattice.of(field))
+    return Framing(scaling=SCALING, factors=(3, 3), background=background)
+
+
+def test_what_is_analysed_are_the_points_of_the_lattice_and_a_field_is_not_explained_by_itself(world, chance) -> None:
+    field, framing = world[:, 12:37, 10:44], analysing(world[:, 12:37, 10:44])
+    batch, *_ = training(field, framing, chance)
+    lattice = Lattice.of(field)
+    held = np.arange(field[0].size).reshape(lattice.shape)[::3, ::3].ravel()
+    assert batch.base is not None and batch.values is not None and batch.context is not None
+    torch.testing.assert_close(batch.base[:, held], batch.values[:, held], atol=5e-3, rtol=0)
+    coarse = SCALING.to_model(field.values[:, ::3, ::3].reshape(4, -1))
+    torch.testing.assert_close(batch.context.values[..., 0], coarse, atol=5e-3, rtol=0)
+    assert batch.covariates is not None and batch.covariates[0, held, 4].max() < 0.2 * batch.covariates[0, :, 4].max()
+    known = framing.known(field.values[:, ::3, ::3], lattice.every(3))
+    asked = framing.query(lattice.points, field["time"].values, known)
+    wrong = [(each.base - batch.values).square().mean().item() for each in (asked, batch)]
+    assert wrong[0] < 0.7 * wrong[1]  # in use, all that was learned explains it; here the field itself
+
+
+def test_beyond_the_region_of_training_the_input_is_interpolated(world) -> None:
+    whole, part = world[:, 2:40, 4:60], world[:, 5:30, 10:44]
+    framing, times = analysing(part), world["time"].values
+    lattice, inner = Lattice.of(whole), Lattice.of(part)
+    rows, columns = np.isin(lattice.latitude, inner.latitude), np.isin(lattice.longitude, inner.longitude)
+    inside = (rows[:, None] & columns).ravel()
+    known = framing.known(whole.values[:, ::3, ::3], lattice.every(3))
+    asked = framing.query(lattice.points, times, known)
+    plain = Framing(scaling=SCALING, factors=(3, 3))
+    other = plain.query(lattice.points, times, plain.known(whole.values[:, ::3, ::3], lattice.every(3)))
+    assert torch.equal(asked.base[:, ~inside], other.base[:, ~inside])
+    assert (asked.base[:, inside] - other.base[:, inside]).abs().mean() > 0.01
+    assert (asked.covariates[:, ~inside, 4] == 1).all()
+    seen = {tuple(place) for place in asked.context.coords[0].tolist()}
+    outer = lattice.every(3)
+    far = np.flatnonzero((outer.points[0] < inner.latitude[-1]) | (outer.points[1] > inner.longitude[-1]))
+    far = np.intersect1d(far, outer.context_index)
+    assert {tuple(place) for place in torch.from_numpy(outer.coords[far].astype(np.float32)).tolist()} <= seen
+
+
+def test_of_a_region_that_it_was_not_trained_on_at_all_a_model_is_told_what_is_interpolated(world) -> None:
+    framing, elsewhere = analysing(world[:, 5:30, 10:44]), world[:, 5:30, 60:85]
+    lattice, times = Lattice.of(elsewhere), world["time"].values
+    coarse = elsewhere.values[:, ::3, ::3]
+    asked = framing.query(lattice.points, times, framing.known(coarse, lattice.every(3)))
+    plain = Framing(scaling=SCALING, factors=(3, 3))
+    other = plain.query(lattice.points, times, plain.known(coarse, lattice.every(3)))
+    assert torch.equal(asked.base, other.base)
+    assert torch.equal(asked.context.values, other.context.values)
+    assert (asked.covariates[..., 4] == 1).all()
 
 
 def test_the_base_is_the_value_itself_at_a_context_point(world, chance) -> None:
@@ -149,7 +203,7 @@ def test_the_training_path_and_the_query_path_give_the_same_tensors(world, chanc
     framing, lattice = Framing(scaling=SCALING, factors=(4, 4)), Lattice.of(world)
     trained, *_ = training(world, framing, chance)
     coarse = world.values[:, ::4, ::4].astype(np.float64)  # as a user's file might hold them
-    asked = framing.query(lattice.points, world["time"].values, coarse=coarse, lattice=lattice.every(4))
+    asked = framing.query(lattice.points, world["time"].values, Known(coarse, lattice.every(4)))
     for name in ("coords", "covariates", "base"):
         assert torch.equal(getattr(trained, name), getattr(asked, name)), name
     for name in ("coords", "values", "observed"):
@@ -192,10 +246,10 @@ def test_bounded_values_stay_within_their_bounds(world, chance) -> None:
 
 def test_the_places_asked_for_may_be_anywhere_in_either_convention(world) -> None:
     framing, lattice = Framing(scaling=SCALING, factors=(1, 1)), Lattice.of(world)
-    given = {"coarse": world.values, "lattice": lattice}
+    given = Known(world.values, lattice)
     latitude, longitude = np.array([51.5, -33.9, 90.0]), np.array([-0.1, 151.2, 77.0])
-    one = framing.query((latitude, longitude), world["time"].values, **given)
-    other = framing.query((latitude, np.mod(longitude, 360)), world["time"].values, **given)
+    one = framing.query((latitude, longitude), world["time"].values, given)
+    other = framing.query((latitude, np.mod(longitude, 360)), world["time"].values, given)
     assert torch.equal(one.coords, other.coords)
     torch.testing.assert_close(one.base, other.base, atol=1e-5, rtol=0)
     torch.testing.assert_close(one.covariates, other.covariates, atol=1e-6, rtol=0)

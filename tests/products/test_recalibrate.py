@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +41,7 @@ def wide(trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained checkpoint with members three times too wide, made rough."""
     checkpoint, model = load_checkpoint(trained.checkpoint)
     law = checkpoint.leverage
-    times_nine = 9 ** (1 / law.power)
-    law = replace(law, constant=times_nine * law.constant, growth=times_nine * law.growth)
+    law = replace(law, constant=9 * law.constant, growth=9 * law.growth)
     rough = replace(checkpoint.random_field, lengths=(0.01,), weights=(1.0,))
     folder = tmp_path_factory.mktemp("wide") / "best"
     save_checkpoint(folder, replace(checkpoint, leverage=law, random_field=rough), model)
@@ -74,21 +72,10 @@ def test_members_that_were_too_wide_are_as_wide_as_their_errors_again(trained, w
     assert content(wide) == before
     old, mended = load_checkpoint(wide), load_checkpoint(tmp_path / "mended")
     assert mended[0].random_field.lengths != (0.01,)
-    assert torch.equal(mended[0].leverage.precision, old[0].leverage.precision)
+    assert torch.equal(mended[0].leverage.usual, old[0].leverage.usual)
     for name, tensor in old[1].state_dict().items():
         assert torch.equal(tensor, mended[1].state_dict()[name])
     assert replace(mended[0], random_field=None, leverage=None).metrics == old[0].metrics
-
-
-def test_a_checkpoint_from_before_there_was_a_usual_variance_gets_one_from_its_own_store(
-    trained, later, tmp_path
-) -> None:
-    checkpoint, model = load_checkpoint(trained.checkpoint)
-    save_checkpoint(tmp_path / "old", replace(checkpoint, leverage=replace(checkpoint.leverage, usual=None)), model)
-    for store, split, has in ((trained.store, "test", True), (later, "all", False)):
-        recalibrate(str(tmp_path / "old"), store, split=split, conformal=False, output=tmp_path / split)
-        usual = load_checkpoint(tmp_path / split)[0].leverage.usual
-        assert torch.equal(usual, checkpoint.leverage.usual) if has else usual is None
 
 
 def test_what_it_says_of_members_is_what_draws_of_their_distributions_say(trained, teller, truth) -> None:
@@ -178,20 +165,11 @@ def test_what_cannot_be_calibrated_is_refused_in_a_sentence(trained, classic, la
     assert not (tmp_path / "new").exists()
 
 
-def test_a_model_from_before_the_laws_is_calibrated_on_the_store_that_it_learned_from(trained, later, tmp_path) -> None:
+def test_a_model_without_the_laws_is_calibrated_on_the_store_that_it_learned_from(trained, later, tmp_path) -> None:
     checkpoint, model = load_checkpoint(trained.checkpoint)
     save_checkpoint(tmp_path / "old", replace(checkpoint, leverage=None), model)
     with pytest.raises(ValueError, match="calibrate it once on the store that it was trained on"):
         recalibrate(str(tmp_path / "old"), later, split="all")
     done = recalibrate(str(tmp_path / "old"), trained.store, split="test", conformal=False)
     found = load_checkpoint(Path(done.model))[0].leverage
-    torch.testing.assert_close(found.precision, checkpoint.leverage.precision)
-
-
-def test_a_checkpoint_without_a_power_is_read_as_it_was_meant(trained, tmp_path) -> None:
-    shutil.copytree(trained.checkpoint, tmp_path / "old")
-    described = tmp_path / "old" / "checkpoint.json"
-    tree = json.loads(described.read_text())
-    del tree["leverage"]["power"]
-    described.write_text(json.dumps(tree))
-    assert load_checkpoint(tmp_path / "old")[0].leverage.power == 1.0
+    torch.testing.assert_close(found.usual, checkpoint.leverage.usual)

@@ -154,12 +154,12 @@ def test_any_part_of_the_description_that_is_wrong_gives_one_clear_line(saved: P
                 assert "cannot be read" in str(error)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", '{"format": 2}', "\x00\xff"])
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", '{"format": 3}', "\x00\xff"])
 def test_a_foreign_description_gives_one_clear_line(content, saved: Path) -> None:
     (saved / "checkpoint.json").write_bytes(content.encode("latin-1"))
     said = refusal(saved)
     if "format" in content:
-        assert "it has format 2, this program reads 1" in said
+        assert "it has format 3, this program reads 2" in said
 
 
 def test_weights_of_another_model_give_one_clear_line(saved: Path, plan: Plan, store: Store, tiny) -> None:
