@@ -6,6 +6,7 @@ number (so that two writers never share it).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _REMOVE_ATTEMPTS = 40
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' renameat2(2)
 
 
 @contextmanager
@@ -60,9 +62,15 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 def _swap(beside: Path, final: Path) -> None:
-    """Put the new in the place of the old; a folder cannot be renamed over another, so the old steps aside first."""
+    """Put the new in the place of the old; the old folder is then at `beside`, or removed.
+
+    A folder cannot be renamed over another. Where the two cannot change names in one step, the old one steps aside, and
+    a kill between the two steps leaves it there.
+    """
     if not final.is_dir() or final.is_symlink():
         os.replace(beside, final)
+        return
+    if _exchanged(beside, final):
         return
     old = final.with_name(f"{final.name}.old-{os.getpid()}")
     os.rename(final, old)
@@ -72,6 +80,12 @@ def _swap(beside: Path, final: Path) -> None:
         os.rename(old, final)
         raise
     _remove(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two folders changed names, in one step; not every system (Linux' does) and file system (NFS) can."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    return exchange is not None and exchange(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def _remove(path: Path) -> None:

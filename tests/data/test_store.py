@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from pipelines.data import atomic
 from pipelines.data.atomic import written_beside
 from pipelines.data.chunks import CHUNK_SAMPLES, plan_chunks
 from pipelines.data.climate import ingest
@@ -152,10 +154,37 @@ def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch:
             raise PermissionError("the rename is not allowed")
         real(source, target)
 
+    monkeypatch.setattr(atomic, "_exchanged", lambda *_: False)
     monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(PermissionError), written_beside(tmp_path / "out", overwrite=True) as beside:
         beside.mkdir()
     assert [entry.name for entry in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_a_folder_that_is_replaced_is_there_all_the_time(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    final.mkdir()
+    (tmp_path / "other").mkdir()
+    if not atomic._exchanged(final, tmp_path / "other"):
+        pytest.skip("two folders of this file system cannot change names in one step")
+    (tmp_path / "other").rmdir()
+    ended, missing = threading.Event(), []
+
+    def look() -> None:
+        while not ended.is_set():
+            if not os.path.lexists(final):
+                missing.append(True)
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    for turn in range(300):
+        with written_beside(final, overwrite=True) as beside:
+            beside.mkdir()
+            (beside / str(turn)).touch()
+    ended.set()
+    watch.join()
+    assert not missing
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["out", "299"]
 
 
 def test_stores_of_many_small_samples_are_sharded(uk_grib: Path, tmp_path: Path) -> None:

@@ -213,9 +213,13 @@ def save(folder, moment):
     elif moment == "description":
         Path.write_text = die
     elif moment == "swap":
+        atomic._exchanged = lambda *_: False
         atomic.os.rename = lambda source, target: die() if ".tmp-" in str(source) else rename(source, target)
-    else:
+    elif moment == "cleaning":
+        atomic._exchanged = lambda *_: False
         atomic._remove = lambda path: die() if ".old-" in path.name else remove(path)
+    else:
+        atomic._remove = lambda path: die() if path.exists() else remove(path)
     module.save_checkpoint(folder, replace(checkpoint, epoch=99), model)
 
 for moment in sys.argv[2:]:
@@ -228,7 +232,7 @@ for moment in sys.argv[2:]:
 
 
 def test_kill_9_in_the_middle_of_a_write_leaves_a_whole_checkpoint_and_no_debris(saved: Path, tmp_path: Path) -> None:
-    epochs = {"weights": 3, "description": 3, "swap": 3, "cleaning": 99}
+    epochs = {"weights": 3, "description": 3, "swap": 3, "cleaning": 99, "exchange": 99}
     for moment in epochs:
         shutil.copytree(saved, tmp_path / moment / "last")
     subprocess.run(
