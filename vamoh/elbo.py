@@ -65,7 +65,12 @@ def mixture_terms(
 
 def exact_posterior(log_prob: Tensor, log_prior: Tensor) -> Tensor:
     """log p(c | x, y, z) [B, N, K], with which the component level of the bound is tight."""
-    return torch.log_softmax(log_prob + log_prior, dim=-1)
+    return log_shares(log_prob + log_prior)
+
+
+def log_shares(logits: Tensor) -> Tensor:
+    """log softmax over components [B, N, K], which lie apart in memory: along them as the last axis it is slow."""
+    return torch.log_softmax(logits.transpose(1, 2), dim=1).transpose(1, 2)
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vamoh.blocks import blocks
+from vamoh.features import Features
 from vamoh.pointconv import mlp
 
 
@@ -47,14 +48,17 @@ class Gating(nn.Module):
         self.rest = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), mlp([*hidden, components], 0.1))
         self.width, self.bounded = max(*hidden, components), bounded
 
-    def forward(self, features: Tensor, latent: Tensor, values: Tensor | None = None) -> Tensor:
-        """[B or 1, N, F], [B, Z] (, [B, N, C]) -> logits [B, N, K]."""
+    def forward(self, features: Features, latent: Tensor, values: Tensor | None = None) -> Tensor:
+        """What is known of N points, [B, Z] (, [B, N, C]) -> logits [B, N, K]."""
         batch = len(latent) if values is None else max(len(latent), len(values))
-        given = [_points_last(self.of_point, features), self.of_latent(latent)[..., None]]
+        shared, own = features.columns(self.of_point.weight)
+        given = [_points_last(shared, self.of_point.bias, features.shared), self.of_latent(latent)[..., None]]
+        if own is not None and features.own is not None:
+            given.append(_points_last(own, None, features.own))
         if self.of_value is not None:
             assert values is not None
-            given.append(_points_last(self.of_value, values))
-        size, _ = blocks(batch, features.shape[1], self.width, latent.device)
+            given.append(_points_last(self.of_value.weight, None, values))
+        size, _ = blocks(batch, features.num_points, self.width, latent.device)
         parts = [[part] * batch if len(part) == 1 else part.split(size) for part in given]
         logits = torch.cat([self._rest(sum(several)) for several in zip(*parts, strict=False)]).transpose(1, 2)
         return logits.tanh() if self.bounded else logits
@@ -65,13 +69,14 @@ class Gating(nn.Module):
         assert isinstance(layers, nn.Sequential)
         hidden = activation(hidden)
         for layer in layers:
-            hidden = _points_last(layer, hidden.transpose(1, 2)) if isinstance(layer, nn.Linear) else layer(hidden)
+            linear = isinstance(layer, nn.Linear)
+            hidden = _points_last(layer.weight, layer.bias, hidden.transpose(1, 2)) if linear else layer(hidden)
         return hidden
 
 
-def _points_last(layer: nn.Linear, points: Tensor) -> Tensor:
+def _points_last(weight: Tensor, bias: Tensor | None, points: Tensor) -> Tensor:
     """A linear layer's output with the points as its last axis: [b, N, in] -> [b, out, N]."""
-    weight, bias = layer.weight.expand(len(points), -1, -1), layer.bias
+    weight = weight.expand(len(points), -1, -1)
     if bias is None:
         return weight @ points.transpose(1, 2)
     return torch.baddbmm(bias[:, None], weight, points.transpose(1, 2))

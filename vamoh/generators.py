@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vamoh.blocks import blocks
+from vamoh.features import Features
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,27 @@ class GeneratorShape:
             parts.append(torch.zeros(components, width_out))
         return torch.cat(parts, dim=1)
 
-    def __call__(self, parameters: Tensor, features: Tensor) -> Tensor:
+    def __call__(self, parameters: Tensor, features: Features) -> Tensor:
         """Evaluate K B networks.
 
         Args:
             parameters: [K, B, P].
-            features: [B or 1, N, F], what every component sees at each point.
+            features: What every component sees at each of N points.
 
         Returns:
             [B, K, N, outputs].
         """
         functions, points = blocks(
-            parameters.shape[1], features.shape[1], parameters.shape[0] * max(self.widths[1:]), parameters.device
+            parameters.shape[1], features.num_points, parameters.shape[0] * max(self.widths[1:]), parameters.device
         )
-        rows = [features] if len(features) == 1 else features.split(functions)
+        rows = features.functions(functions)
         parts = []
         for number, theta in enumerate(parameters.split(functions, dim=1)):
-            seen = rows[min(number, len(rows) - 1)].split(points, dim=1)
+            seen = rows[min(number, len(rows) - 1)].points(points)
             parts.append(_joined([self._evaluate(theta, part) for part in seen], dim=3))
         return _joined(parts, dim=0).transpose(2, 3)
 
-    def _evaluate(self, parameters: Tensor, features: Tensor) -> Tensor:
+    def _evaluate(self, parameters: Tensor, features: Features) -> Tensor:
         """[B, K, outputs, N] of a block."""
         components, batch, _ = parameters.shape
         flat = parameters.transpose(0, 1).reshape(batch * components, -1)
@@ -78,13 +79,17 @@ class GeneratorShape:
             hidden = torch.baddbmm(bias, weight, hidden)
         return hidden.unflatten(0, (batch, components))
 
-    def _first(self, flat: Tensor, features: Tensor, batch: int, components: int) -> tuple[Tensor, int]:
-        """The first layer [B K, H, N], one product for all networks that see the same features."""
+    def _first(self, flat: Tensor, features: Features, batch: int, components: int) -> tuple[Tensor, int]:
+        """The first layer [B K, H, N]: one product of all networks with what they share, one each with their own."""
         width_in, width_out = self.layers[0]
-        weight, bias, start = _layer(flat, 0, width_in, width_out)
-        shared = components * batch if len(features) == 1 else components
-        stacked, bias = (part.reshape(-1, shared * width_out, part.shape[-1]) for part in (weight, bias))
-        moved = torch.baddbmm(bias, stacked, features.transpose(1, 2))  # [1 or B, shared H, N]
+        weight, moved, start = _layer(flat, 0, width_in, width_out)
+        shared, own = features.columns(weight)
+        if shared.shape[-1]:
+            stacked, bias = (part.reshape(1, -1, part.shape[-1]) for part in (shared, moved))
+            moved = torch.baddbmm(bias, stacked, features.shared.transpose(1, 2))  # [1, B K H, N]
+        if own is not None and features.own is not None:
+            stacked, bias = (part.reshape(batch, components * width_out, -1) for part in (own, moved))
+            moved = torch.baddbmm(bias, stacked, features.own.transpose(1, 2))  # [B, K H, N]
         return moved.view(batch * components, width_out, -1), start
 
 

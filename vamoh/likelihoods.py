@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal, constraints
 
+from vamoh.elbo import log_shares
 from vamoh.normal_mixture import NormalMixtures
 from vamoh.precision import at_least_float32
 from vamoh.random_field import normal_cdf
@@ -193,7 +194,7 @@ class Mixture:
     @property
     def log_weights(self) -> Tensor:
         """log pi [B, N, K]."""
-        return torch.log_softmax(self.logits, dim=-1)
+        return log_shares(self.logits)
 
     def component_log_prob(self, values: Tensor) -> Tensor:
         """log p(y | c = k), channels summed: values [B, N, C] -> [B, N, K]."""

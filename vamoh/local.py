@@ -34,14 +34,16 @@ class LocalTerms(NamedTuple):
     Attributes:
         readout: [B, N, C], added to every component's mean.
         offset: [1, N, K, outputs], added to the generators' outputs.
-        features: [B, N, Q C + G], for the generators and the gate.
+        shared: [B, N, Q C], read-outs for the generators and the gate, whose kernels are the same everywhere.
+        location: [1, N, G], for the same, of the place alone.
         penalty: Scalar, minus the log prior of a point's kernel and scales up to a constant, in samples' worth; zero
             where there are no values to be scored.
     """
 
     readout: Tensor
     offset: Tensor
-    features: Tensor
+    shared: Tensor
+    location: Tensor
     penalty: Tensor
 
 
@@ -110,9 +112,10 @@ class LocalReadout(nn.Module):
         if query.values is not None:  # else nothing is scored
             penalty = self._penalty(kernels @ basis.transpose(1, 2), learned.split(parts, dim=-1)[1])
         return LocalTerms(
-            readout=(moved * kernels[:, None]).sum(dim=-1).transpose(0, 1),
+            readout=torch.linalg.vecdot(moved, kernels[:, None]).transpose(0, 1),
             offset=offset.view(1, len(coords), self.components, self.outputs),
-            features=torch.cat([shared, location.expand(len(shared), -1, -1)], dim=-1),
+            shared=shared,
+            location=location[None],
             penalty=penalty,
         )
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from vamoh.batch import FunctionBatch
 from vamoh.derivatives import differentiable, mean_gradient, tangent
-from vamoh.elbo import ElboTerms, exact_posterior, gaussian_log_prob, mixture_terms
+from vamoh.elbo import ElboTerms, exact_posterior, gaussian_log_prob, log_shares, mixture_terms
 from vamoh.encodings import FeatureGrids, FourierFeatures, even_places, places_within
+from vamoh.features import Features
 from vamoh.flows import Prior
 from vamoh.gating import Gating
 from vamoh.generators import GeneratorShape
@@ -208,15 +209,14 @@ class VAMoH(nn.Module):
         parts = [self.fourier(query.coords)]
         parts += [] if query.covariates is None else [query.covariates]
         parts += [] if self.location is None else [self.location(query.coords)]
-        parts += [] if local is None else [local.features]
-        rows = max(len(part) for part in parts)
-        features = parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, -1, -1) for part in parts], dim=-1)
+        parts += [] if local is None else [local.shared, local.location]
+        features = Features.of(parts)
         if local is None:
             return Placed(features, None, None)
-        shift = local.readout if query.base is None else local.readout + query.base
-        shift = nn.functional.pad(shift, (0, self.family.num_outputs - self.spec.channels))
-        added = local.offset.transpose(1, 2) + shift[:, None]
-        return Placed(features, added.transpose(2, 3).contiguous().transpose(2, 3), local)  # in the generators' order
+        shift = (local.readout if query.base is None else local.readout + query.base).transpose(1, 2)
+        shift = nn.functional.pad(shift, (0, 0, 0, self.family.num_outputs - self.spec.channels))
+        added = local.offset.permute(0, 2, 3, 1).contiguous() + shift[:, None]
+        return Placed(features, added.transpose(2, 3), local)  # in the generators' order: points last
 
     def mixture(self, latent: Tensor, placed: Placed, *, networks: Tensor | None = None) -> Mixture:
         """p(y | x, z) at places that are known already.
@@ -324,7 +324,7 @@ class VAMoH(nn.Module):
         if self.spec.component_posterior == "network":
             modelled = scored.values if scored.base is None else scored.values - scored.base
             logits = at_least_float32(self.gating_posterior(placed.features, latents[0], modelled))
-            log_posterior = torch.log_softmax(logits, dim=-1)
+            log_posterior = log_shares(logits)
         else:
             log_posterior = exact_posterior(log_prob, log_weights)
         reconstruction, kl_c = mixture_terms(log_prob, log_weights, log_posterior, scored.mask, rescale)

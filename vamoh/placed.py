@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vamoh.features import Features
 from vamoh.local import LocalTerms
 
 
@@ -13,24 +14,21 @@ class Placed(NamedTuple):
     """What the points of a query contribute whatever the latent is (`VAMoH.place`).
 
     Attributes:
-        features: [B or 1, N, F], what the generators and the gate see.
+        features: What the generators and the gate see.
         added: [B or 1, K, N, outputs], added to what the generators give; None for the classic model.
         local: What was read of the context; None for the classic model.
     """
 
-    features: Tensor
+    features: Features
     added: Tensor | None
     local: LocalTerms | None
 
     def at(self, points: slice) -> Placed:
         """Some of the points; of what was read of the context no more is kept than they need."""
         added = None if self.added is None else self.added[:, :, points]
-        return Placed(self.features[:, points], added, None)
+        return Placed(self.features.at(points), added, None)
 
     def rows(self, first: int, last: int) -> Placed:
         """The functions from `first` up to `last`; what all of them share stays as it is."""
-        features, added = (
-            each if each is None or len(each) == 1 else each[first:last] for each in (self.features, self.added)
-        )
-        assert features is not None
-        return Placed(features, added, None)
+        added = self.added if self.added is None or len(self.added) == 1 else self.added[first:last]
+        return Placed(self.features.rows(first, last), added, None)

@@ -212,7 +212,7 @@ class Ensemble:
             mixtures = NormalMixtures.empty(model.spec.components, *score.shape)
             for time, several in enumerate(self._members):
                 one = NormalMixtures(*(each[:, time] for each in mixtures))
-                several.fill(one, placed.features[time, part], placed.added[time, :, part])
+                several.fill(one, placed.features.seen(time, part), placed.added[time, :, part])
             drawn = mixtures.at_score(score)
             if law is not None:
                 expected, variance = mixtures.moments

@@ -167,7 +167,7 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
         def speak() -> None:
             for time, several in enumerate(ensemble._members):
                 one = NormalMixtures(*(each[:, time] for each in mixtures))
-                several.fill(one, placed.features[time, part], placed.added[time, :, part])
+                several.fill(one, placed.features.seen(time, part), placed.added[time, :, part])
 
         speak()
         spent = seconds(cold(ensemble, (latitude, longitude)), repeats)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vamoh.features import Features
 from vamoh.generators import GeneratorShape
 from vamoh.hypernetwork import Hypernetworks
 
@@ -32,7 +33,7 @@ def test_batched_generators_equal_a_loop_of_plain_networks(
     shape = GeneratorShape(widths)
     parameters = torch.randn(3, 2, shape.num_parameters, generator=generator, dtype=torch.float64)
     features = torch.randn(rows, 7, 6, generator=generator, dtype=torch.float64)
-    outputs = shape(parameters, features)
+    outputs = shape(parameters, Features.of([features]))
     assert outputs.shape == (2, 3, 7, widths[-1])
     for k in range(3):
         for b in range(2):
@@ -44,7 +45,7 @@ def test_generators_at_some_points_equal_those_points_of_all(generator: torch.Ge
     shape = GeneratorShape((6, 5, 3))
     parameters = torch.randn(3, 2, shape.num_parameters, generator=generator, dtype=torch.float64)
     features = torch.randn(1, 7, 6, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(shape(parameters, features[:, [5, 2]]), shape(parameters, features)[:, :, [5, 2]])
+    torch.testing.assert_close(shape(parameters, Features(features[:, [5, 2]])), shape(parameters, Features(features))[:, :, [5, 2]])
 
 
 def test_initial_generators_are_different_draws_of_the_right_size(generator: torch.Generator) -> None:

@@ -100,8 +100,8 @@ def test_the_readout_is_the_formula_in_its_docstring(local: LocalReadout, asked:
                 difference = context.values[:, near.index[n, j], i % 2] - asked.base[:, n, i % 2]
                 read[:, i] += decay * weight * difference * context.mask[:, near.index[n, j]]
         torch.testing.assert_close(terms.readout[:, n], read[:, :2])
-        torch.testing.assert_close(terms.features[:, n, : 2 * spec.features], read[:, 2:])
-        torch.testing.assert_close(terms.features[0, n, 2 * spec.features :], place[n, -spec.location_features :])
+        torch.testing.assert_close(terms.shared[:, n], read[:, 2:])
+        torch.testing.assert_close(terms.location[0, n], place[n, -spec.location_features :])
 
 
 def test_adding_a_constant_to_context_and_base_changes_nothing(local: LocalReadout, asked: FunctionBatch) -> None:
@@ -135,7 +135,7 @@ def test_in_pieces_and_in_one_go_are_the_same(local: LocalReadout, asked: Functi
     whole = local(asked)
     pieces = [local(asked.at(torch.tensor(index))) for index in ([4], [0, 6, 2], [1, 3, 5])]
     back = torch.tensor([4, 0, 6, 2, 1, 3, 5]).argsort()
-    for name in ("readout", "offset", "features"):
+    for name in ("readout", "offset", "shared", "location"):
         joined = torch.cat([getattr(piece, name) for piece in pieces], dim=1)[:, back]
         torch.testing.assert_close(joined, getattr(whole, name), rtol=1e-10, atol=1e-12)
 
@@ -147,7 +147,7 @@ def test_a_grid_and_the_same_points_as_a_list_agree(local: LocalReadout, generat
     grid = question(lattice(10), on_sphere(*rows.T), torch.Generator().manual_seed(1))
     listed = question(lattice(10), on_sphere(*rows[order].T), torch.Generator().manual_seed(1))
     there, here = local(listed), local(grid)
-    for name in ("readout", "offset", "features"):
+    for name in ("readout", "offset", "shared", "location"):
         torch.testing.assert_close(getattr(there, name), getattr(here, name)[:, order], rtol=1e-10, atol=1e-12)
 
 
@@ -198,7 +198,7 @@ def test_a_fine_transect_has_no_jumps_where_neighbours_change(
         terms = local(question(lattice(6), coords, torch.Generator().manual_seed(1)))
         index = nearest(coords, lattice(6), local.spec.neighbours).index.sort(dim=-1).values
         assert (index.diff(dim=0) != 0).any(dim=-1).sum() > 10  # neighbours do change on the way
-        values = torch.cat([terms.readout, terms.features, terms.offset.flatten(2).expand(2, -1, -1)], dim=-1)
+        values = torch.cat([terms.readout, terms.shared, terms.location.expand(2, -1, -1), terms.offset.flatten(2).expand(2, -1, -1)], dim=-1)
         jumps.append(values.diff(dim=1).abs().amax())
     # a continuous function moves a quarter as far in a quarter of the step; a jump stays as large
     assert jumps[1] < 0.35 * jumps[0]

@@ -42,7 +42,7 @@ def test_members_are_the_mixtures_that_the_model_gives(
             whole = NormalMixtures(*(torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(3)))
             found = NormalMixtures(*(each[:, row] for each in whole))
             part = slice(3, 10)
-            members.fill(found, placed.features[row, part], placed.added[row, :, part])
+            members.fill(found, placed.features.seen(row, part), placed.added[row, :, part])
             expected = model.mixture(latent, placed.rows(row, row + 1).at(part))
             torch.testing.assert_close(found.weights, expected.weights[..., 0].transpose(0, 1))
             torch.testing.assert_close(found.mean, expected.components.mean[..., 0].transpose(0, 1))
@@ -62,7 +62,7 @@ def test_log_scales_are_kept_within_what_the_family_allows(downscaling: SPEC, pl
         found = NormalMixtures(*(torch.empty(2, 1, 7, dtype=torch.float64) for _ in range(3)))
         assert placed.added is not None
         Members(model.generators, model.hypernetworks(latent), model.gating, latent).fill(
-            found, placed.features[0], placed.added[0]
+            found, placed.features.seen(0), placed.added[0]
         )
         expected = torch.tensor([12.0, -12.0], dtype=torch.float64).exp()[:, None, None].expand(2, 1, 7)
         torch.testing.assert_close(found.scale, expected)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from vamoh import FunctionBatch, ModelSpec, VAMoH, blocks, remembered
+from vamoh.features import Features
 from vamoh.generators import GeneratorShape
 from vamoh.likelihoods import LikelihoodName
 from vamoh.spec import EncoderSpec
@@ -94,8 +95,8 @@ def test_only_the_points_that_are_scored_are_generated(
     model, asked = VAMoH(classic()), []
     evaluate = GeneratorShape._evaluate
 
-    def counted(self: GeneratorShape, parameters: Tensor, features: Tensor) -> Tensor:
-        asked.append(features.shape[1])
+    def counted(self: GeneratorShape, parameters: Tensor, features: Features) -> Tensor:
+        asked.append(features.num_points)
         return evaluate(self, parameters, features)
 
     monkeypatch.setattr(GeneratorShape, "_evaluate", counted)

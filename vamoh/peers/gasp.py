@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vamoh.batch import FunctionBatch
 from vamoh.encodings import FourierFeatures
+from vamoh.features import Features
 from vamoh.generators import GeneratorShape
 from vamoh.hypernetwork import Hypernetworks
 from vamoh.likelihoods import Mixture
@@ -151,8 +152,8 @@ class GASP(nn.Module):
         """The functions of latents [B, Z] at the points of `query`: [B, N, C], within the bounds."""
         if query.context is not None or query.covariates is not None:
             raise ValueError("GASP reads no context and no covariates: give it whole functions, as the classic model")
-        features = self.fourier(query.coords) if self.spec.encoded else query.coords
-        signed = self.generators(self.hypernetworks(latent), features)[:, 0].tanh()
+        seen = self.fourier(query.coords) if self.spec.encoded else query.coords
+        signed = self.generators(self.hypernetworks(latent), Features.of([seen]))[:, 0].tanh()
         low, high = self.spec.bounds
         return low + (high - low) * (signed + 1) / 2
 
