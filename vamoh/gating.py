@@ -69,8 +69,10 @@ class Gating(nn.Module):
         assert isinstance(layers, nn.Sequential)
         hidden = activation(hidden)
         for layer in layers:
-            linear = isinstance(layer, nn.Linear)
-            hidden = _points_last(layer.weight, layer.bias, hidden.transpose(1, 2)) if linear else layer(hidden)
+            if isinstance(layer, nn.Linear):
+                hidden = _points_last(layer.weight, layer.bias, hidden.transpose(1, 2))
+            else:
+                hidden = layer(hidden)
         return hidden
 
 

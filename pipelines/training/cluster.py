@@ -36,6 +36,8 @@ _UNWATCHED = {
     "REPORTER_UPDATE_INTERVAL_MS": "600000",
     "RAY_metrics_report_interval_ms": "600000",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # else it looks for new files ten times a second
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
 }
 RESIZE_S = 30.0  # between looks for nodes that have come
 # Read by Ray Train: how often the workers are looked at (their end and a report wait for it), and how long a group may

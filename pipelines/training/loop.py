@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ from pipelines.training.systems import Share, system_of
 from pipelines.training.tracking import Tracking
 from pipelines.training.validation import VALIDATION_BATCH
 from pipelines.training.writer import CheckpointError
+
+Ready = tuple[Samples, Drawn]  # a batch and what was drawn for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,6 @@ class Worker:
             len(task.split.train),
             steps=self.config.epochs * self.stream.batches_per_epoch,
             device=device,
-            world_size=world_size,
             start=task.folder.last if task.folder.has_checkpoint else None,
         )
         if self.learner.began_at is not None:
@@ -196,8 +197,10 @@ class Worker:
         """Train to the epoch's end, or until the workers are asked to stop."""
         began, first = time.perf_counter(), self.sums.get("rows", 0.0)
         with closing(self.stream.epoch(self.epoch, start=self.batch, prepare=self._prepared)) as batches:
-            for samples, drawn in batches:
-                self._step(samples, drawn or self._draw(samples, self.batch))
+            drawn = self._drawn(batches)
+            ahead = next(drawn, None)
+            while ahead is not None:
+                ahead = self._step(*ahead, drawn)
                 self._note()
                 if self.stopping:
                     return
@@ -250,18 +253,27 @@ class Worker:
             num=self.config.kl_samples + 1,
         )
 
-    def _step(self, samples: Samples, drawn: Drawn) -> None:
+    def _drawn(self, batches: Iterable[tuple[Samples, Drawn | None]]) -> Iterator[Ready]:
+        """The epoch's batches from the next one on, drawn when they are asked for."""
+        for number, (samples, drawn) in enumerate(batches, self.batch):
+            yield samples, drawn or self._draw(samples, number)
+
+    def _step(self, samples: Samples, drawn: Drawn, following: Iterator[Ready]) -> Ready | None:
+        """Take a step; gives what follows it, which is drawn while the workers' gradients are on their way."""
         left = len(self.task.split.train) - self.batch * self.config.batch_size
         rows = min(self.config.batch_size, left)
         asked = float(self.rank == 0 and self.task.folder.asked_to_stop)
         try:
-            sums = self.learner.step(drawn, rows=rows, epoch=self.epoch, step=self.step, stop=asked)
+            begun = self.learner.begin(drawn, rows=rows, epoch=self.epoch, step=self.step, stop=asked)
+            ahead = next(following, None)
+            sums = self.learner.end(begun)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} ({self._keep_faulty(samples, str(error))} names them)") from error
         self.stopping = sums.pop("stop") > 0
         sums["skipped"] = rows - sums["rows"]  # samples of damaged chunks, which weigh nothing
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in sums.items()}
         self.batch += 1
+        return ahead
 
     def _keep_faulty(self, samples: Samples, what: str) -> str:
         """Keep the samples of a batch, of all workers; says where."""

@@ -5,21 +5,19 @@ worker takes its share, so that any number of workers computes the same gradient
 
     sum_i w_i l_i / sum_i w_i        over the rows i of the global batch, w_i = 0 for those that only fill up
 
-of which each worker has some rows; it differentiates their sum, times what makes the mean over workers the whole.
+of which each worker has some rows; the gradients that they differentiate add up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import TrainingConfig
 from pipelines.data.batches import Framing
@@ -96,7 +94,7 @@ class Drawn:
 
 
 class Objective(nn.Module):
-    """The loss as a module's forward, which is what distributed data parallelism wraps.
+    """The loss as a module's forward, which is what may be compiled.
 
     Args:
         model: What is trained.
@@ -207,8 +205,8 @@ def differentiate(
         drawn: This worker's rows.
         at_a_time: Functions.
         epoch, step: From 0.
-        scale: What the sum over this worker's rows is multiplied by: workers / rows of the global batch, so that the
-            mean over workers is the mean over rows; None where these rows are all.
+        scale: What the sum over this worker's rows is multiplied by, 1 / rows of the global batch; None where these
+            rows are all.
 
     Returns:
         The loss and its terms, sums over this worker's rows.
@@ -217,20 +215,10 @@ def differentiate(
     sums: Terms = {}
     for first in range(0, len(drawn), size):
         part = drawn.rows(first, min(first + size, len(drawn)))
-        last = first + size >= len(drawn)
-        with nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
-            loss, terms = objective(part, epoch, step)
-            (loss * scale).backward()
+        loss, terms = objective(part, epoch, step)
+        (loss * scale).backward()
         sums = {name: sums.get(name, 0.0) + term for name, term in terms.items()}
     return sums
-
-
-def together(sums: Terms) -> dict[str, float]:
-    """Sums over all workers, in one message."""
-    values = torch.stack([value.double() for value in sums.values()])
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return dict(zip(sums, values.tolist(), strict=True))
 
 
 def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, *, scale: float = 1.0) -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 import xarray as xr
 from torch.multiprocessing.spawn import spawn
-from torch.nn.parallel import DistributedDataParallel
 
 from infra.cli import main
 from pipelines.config import load_config
 from pipelines.data.store import Store
 from pipelines.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipelines.training.energy import energy_distance
+from pipelines.training.exchange import Exchange, same_everywhere
 from pipelines.training.learner import Learner
 from pipelines.training.plan import Plan, make_plan
 from pipelines.training.step import Drawn, differentiate, draw
@@ -145,15 +145,19 @@ def test_a_checkpoint_from_before_the_peers_is_read_as_vamohs(plan: Plan, tmp_pa
 
 
 def halves_of_a_step(rank: int, port: int, store: Store, folder: Path) -> None:
-    """A worker's gradients of its half of a batch, averaged over both by torch; the first one keeps them."""
+    """A worker's gradients of its half of a batch, added up over both; the first one keeps them."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for preset in (FUNCTA, GASP_):
         plan = planned(store, preset)
         model = plan.new_model()
-        objective = DistributedDataParallel(system_of(plan.spec).objective(model, plan.config.training, 18))
+        if rank:  # what the other one has counts
+            torch.nn.init.zeros_(next(model.parameters()))
+        same_everywhere(model)
+        objective = system_of(plan.spec).objective(model, plan.config.training, 18)
         drawn = drawn_of(plan, store, rows=slice(rank, None, 2))
-        differentiate(objective, drawn, at_a_time=2, epoch=0, step=0, scale=2 / 6)
+        begun = Exchange(model, differentiate(objective, drawn, at_a_time=2, epoch=0, step=0, scale=1 / 6))
+        assert begun.wait()["rows"] == 6
         if rank == 0:
             torch.save([p.grad for p in model.parameters() if p.grad is not None], folder / f"{preset[0]}.pt")
     torch.distributed.barrier()

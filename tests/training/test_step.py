@@ -16,6 +16,7 @@ from pipelines.data.coarsening import observed
 from pipelines.data.sphere import Lattice
 from pipelines.data.store import Store
 from pipelines.data.stream import FieldStream, Samples
+from pipelines.training.exchange import Exchange
 from pipelines.training.learner import Learner
 from pipelines.training.plan import Plan, make_plan, split_of
 from pipelines.training.step import (
@@ -25,7 +26,6 @@ from pipelines.training.step import (
     make_optimizer,
     set_rates,
     take_step,
-    together,
     update_average,
     vamoh_groups,
 )
@@ -55,7 +55,7 @@ def in_double(batch: FunctionBatch) -> FunctionBatch:
 
 
 def gradient(plan: Plan, store: Store, workers: int, batch: int = 0) -> tuple[torch.Tensor, dict[str, float]]:
-    """The mean over workers of their gradients of one global batch, float64, as data parallelism averages them.
+    """The sum over workers of their gradients of one global batch, float64.
 
     Returns:
         It, and the sums of the terms over the workers.
@@ -83,12 +83,12 @@ def gradient(plan: Plan, store: Store, workers: int, batch: int = 0) -> tuple[to
         drawn = draw(next(batches), plan.framing, plan.lattice, seed=0, step=7, latent=plan.spec.latent, num=2)
         batches.close()
         drawn = replace(drawn, batch=in_double(drawn.batch), noise=drawn.noise.double())
-        objective, scale = Objective(model, config, len(samples)), workers / rows
-        own = together(differentiate(objective, drawn, at_a_time=2, epoch=1, step=7, scale=scale))
+        objective = Objective(model, config, len(samples))
+        own = Exchange(model, differentiate(objective, drawn, at_a_time=2, epoch=1, step=7, scale=1 / rows)).wait()
         sums = {name: sums.get(name, 0.0) + value for name, value in own.items()}
     assert sums["rows"] == rows
     parts = [parameter.grad.ravel() for parameter in model.parameters() if parameter.grad is not None]
-    return torch.cat(parts) / workers, sums
+    return torch.cat(parts), sums
 
 
 CLASSIC = ("context=null", "model.local=null", "model.context_encoder=null", "model.component_posterior=network")

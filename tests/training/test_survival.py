@@ -124,11 +124,11 @@ def test_kill_9_of_a_worker_in_an_epoch_and_of_one_that_writes_a_checkpoint(
         once, writes, saved = module.Worker._step, checkpoint.save_file, []
         again = in_epoch.exists()
 
-        def step(worker: Worker, *given: object) -> None:
+        def step(worker: Worker, *given: object) -> Any:
             if worker.rank == 1 and worker.step == PER_EPOCH + 2 and not in_epoch.exists():
                 in_epoch.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            once(worker, *given)
+            return once(worker, *given)
 
         def save(given: object, path: Path) -> None:
             saved.append(path)
@@ -150,10 +150,10 @@ def test_kill_9_of_a_worker_in_an_epoch_and_of_one_that_writes_a_checkpoint(
 def slowly(module: ModuleType) -> None:
     once, alone = module.Worker._step, []
 
-    def step(worker: Worker, *given: object) -> None:
+    def step(worker: Worker, *given: object) -> Any:
         alone.append(worker.world_size == 1)
         time.sleep(0.15 if sum(alone) <= 3 else 4.0)  # alone it waits, after three steps, for another node
-        once(worker, *given)
+        return once(worker, *given)
 
     module.Worker._step = step
 
@@ -186,12 +186,12 @@ def test_a_loss_that_is_not_finite_stops_all_workers_before_the_step(store, node
     def trick(module: ModuleType) -> None:
         once = module.Worker._step
 
-        def step(worker: Worker, samples: Samples, drawn: Drawn) -> None:
+        def step(worker: Worker, samples: Samples, drawn: Drawn, following: object) -> Any:
             if worker.step == 6:
                 Path(worker.task.folder.path, f"seen-{worker.rank}-{time.time_ns()}").touch()
                 if worker.rank == 1:
                     drawn.noise.fill_(float("nan"))
-            once(worker, samples, drawn)
+            return once(worker, samples, drawn, following)
 
         module.Worker._step = step
 
@@ -289,7 +289,7 @@ def test_kill_9_of_the_driver_and_resume(whole, nodes, store, config) -> None:
         "from pipelines.training import cluster\nfrom pipelines.training.loop import run_worker\n"
         "def slow(loop):\n"
         "    import time\n    from pipelines.training import loop as module\n    once = module.Worker._step\n"
-        "    def step(worker, *given):\n        time.sleep(0.2)\n        once(worker, *given)\n"
+        "    def step(worker, *given):\n        time.sleep(0.2)\n        return once(worker, *given)\n"
         "    module.Worker._step = step\n    run_worker(loop)\n"
         "cluster.run_worker = slow\n"
     )

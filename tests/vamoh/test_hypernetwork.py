@@ -45,7 +45,9 @@ def test_generators_at_some_points_equal_those_points_of_all(generator: torch.Ge
     shape = GeneratorShape((6, 5, 3))
     parameters = torch.randn(3, 2, shape.num_parameters, generator=generator, dtype=torch.float64)
     features = torch.randn(1, 7, 6, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(shape(parameters, Features(features[:, [5, 2]])), shape(parameters, Features(features))[:, :, [5, 2]])
+    torch.testing.assert_close(
+        shape(parameters, Features(features[:, [5, 2]])), shape(parameters, Features(features))[:, :, [5, 2]]
+    )
 
 
 def test_initial_generators_are_different_draws_of_the_right_size(generator: torch.Generator) -> None:

@@ -198,7 +198,10 @@ def test_a_fine_transect_has_no_jumps_where_neighbours_change(
         terms = local(question(lattice(6), coords, torch.Generator().manual_seed(1)))
         index = nearest(coords, lattice(6), local.spec.neighbours).index.sort(dim=-1).values
         assert (index.diff(dim=0) != 0).any(dim=-1).sum() > 10  # neighbours do change on the way
-        values = torch.cat([terms.readout, terms.shared, terms.location.expand(2, -1, -1), terms.offset.flatten(2).expand(2, -1, -1)], dim=-1)
+        values = torch.cat(
+            [terms.readout, terms.shared, terms.location.expand(2, -1, -1), terms.offset.flatten(2).expand(2, -1, -1)],
+            dim=-1,
+        )
         jumps.append(values.diff(dim=1).abs().amax())
     # a continuous function moves a quarter as far in a quarter of the step; a jump stays as large
     assert jumps[1] < 0.35 * jumps[0]
