@@ -124,7 +124,7 @@ def test_kill_9_of_a_worker_in_an_epoch_and_of_one_that_writes_a_checkpoint(
         once, writes, saved = module.Worker._step, checkpoint.save_file, []
         again = in_epoch.exists()
 
-        def step(worker: Worker, *given: object) -> Any:
+        def step(worker: Worker, *given: object) -> object:
             if worker.rank == 1 and worker.step == PER_EPOCH + 2 and not in_epoch.exists():
                 in_epoch.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_kill_9_of_a_worker_in_an_epoch_and_of_one_that_writes_a_checkpoint(
 def slowly(module: ModuleType) -> None:
     once, alone = module.Worker._step, []
 
-    def step(worker: Worker, *given: object) -> Any:
+    def step(worker: Worker, *given: object) -> object:
         alone.append(worker.world_size == 1)
         time.sleep(0.15 if sum(alone) <= 3 else 4.0)  # alone it waits, after three steps, for another node
         return once(worker, *given)
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_all_workers_before_the_step(store, node
     def trick(module: ModuleType) -> None:
         once = module.Worker._step
 
-        def step(worker: Worker, samples: Samples, drawn: Drawn, following: object) -> Any:
+        def step(worker: Worker, samples: Samples, drawn: Drawn, following: object) -> object:
             if worker.step == 6:
                 Path(worker.task.folder.path, f"seen-{worker.rank}-{time.time_ns()}").touch()
                 if worker.rank == 1:
