@@ -1,7 +1,7 @@
 """What the generators and the gate see of a point: mostly the same for all functions, and a little of each function.
 
-What all functions share is kept once. A batch's copies of it, and of its gradient, would be larger than any cache, and
-were a third of a training step.
+What all functions share is kept once. A batch's copies of it, and of its gradient, would be larger than any cache: they
+were a tenth of a training step.
 """
 
 from __future__ import annotations
