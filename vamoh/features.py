@@ -34,7 +34,8 @@ class Features(NamedTuple):
             return cls(_joined(parts))
         first, last = each[0], each[-1] + 1
         rows = max(len(part) for part in parts)
-        own = _joined([part.expand(rows, -1, -1) for part in parts[first:last]])
+        several = [part.transpose(1, 2).expand(rows, -1, -1) for part in parts[first:last]]
+        own = torch.cat(several, dim=1).transpose(1, 2)  # its points last in memory
         rest = [*parts[:first], *parts[last:]]
         shared = _joined(rest) if rest else own.new_empty(1, own.shape[1], 0)
         return cls(shared, own, sum(part.shape[-1] for part in parts[:first]))

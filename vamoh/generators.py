@@ -73,14 +73,18 @@ class GeneratorShape:
         flat = parameters.transpose(0, 1).reshape(batch * components, -1)
         hidden, start = self._first(flat, features, batch, components)
         for width_in, width_out in self.layers[1:]:
-            # in place: a product's gradient needs its factors, not itself
-            hidden = nn.functional.leaky_relu(hidden, 0.1, inplace=True)
+            # in place: a product's gradient needs its factors, not itself; and before the view, not on it
+            hidden = nn.functional.leaky_relu(hidden, 0.1, inplace=True).view(batch * components, width_in, -1)
             weight, bias, start = _layer(flat, start, width_in, width_out)
             hidden = torch.baddbmm(bias, weight, hidden)
-        return hidden.unflatten(0, (batch, components))
+        return hidden.view(batch, components, self.widths[-1], -1)
 
     def _first(self, flat: Tensor, features: Features, batch: int, components: int) -> tuple[Tensor, int]:
-        """The first layer [B K, H, N]: one product of all networks with what they share, one each with their own."""
+        """The first layer: one product of all networks with what they share, and one each with their own.
+
+        Returns:
+            [1, B K H, N] or [B, K H, N], and where its parameters end.
+        """
         width_in, width_out = self.layers[0]
         weight, moved, start = _layer(flat, 0, width_in, width_out)
         shared, own = features.columns(weight)
@@ -90,7 +94,7 @@ class GeneratorShape:
         if own is not None and features.own is not None:
             stacked, bias = (part.reshape(batch, components * width_out, -1) for part in (own, moved))
             moved = torch.baddbmm(bias, stacked, features.own.transpose(1, 2))  # [B, K H, N]
-        return moved.view(batch * components, width_out, -1), start
+        return moved, start
 
 
 def _layer(flat: Tensor, start: int, width_in: int, width_out: int) -> tuple[Tensor, Tensor, int]:

@@ -11,7 +11,7 @@ is a ridge that trusts near points more. Kernels end smoothly at the J-th neighb
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from vamoh.pointconv import mlp
 from vamoh.precision import at_least_float32
 from vamoh.spec import LocalSpec, ModelSpec
 
-IN_CACHE = 2**18  # numbers of a layer of the kernels' network at a time
+IN_CACHE = 2**18  # numbers of a layer of the kernels' network, or of the neighbours' values, at a time
 CELL = 0.76  # mean distance to the four nearest points of a square lattice, in cells
 
 
@@ -96,52 +96,109 @@ class LocalReadout(nn.Module):
         parts = [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features]
         learned = self.grids(coords)  # what this place has of its own
         kernels, offset, location = (learned + self.everywhere).split(parts, dim=-1)
-        basis, decay = self._basis(near)  # [N, J, R], [N, J]
-        kernels = kernels.view(len(coords), self.channels, -1)
-        table = context.values.transpose(0, 1)  # [M, B or 1, C]
-        difference = nn.functional.embedding(near.index, table.flatten(1)).unflatten(-1, table.shape[1:])
-        difference = difference - base.transpose(0, 1)[:, None]  # [N, J, B, C]
-        seen = context.mask
-        if seen.device.type != "cpu" or not bool(seen.all()):  # a GPU would have to be waited for
-            difference = torch.where(seen.T[near.index][..., None], difference, 0.0)
-        # the sum over neighbours first: it is the same for all read-outs, and they are more than a few functions
-        moved = (difference * decay[..., None, None]).flatten(2).transpose(1, 2) @ basis
-        moved = moved.unflatten(1, difference.shape[2:])  # [N, B, C, R]
-        shared = torch.einsum("nbcr,qcr->bnqc", moved, self.shared.unflatten(0, (-1, self.channels))).flatten(2)
-        penalty = moved.new_zeros(())
-        if query.values is not None:  # else nothing is scored
-            penalty = self._penalty(kernels @ basis.transpose(1, 2), learned.split(parts, dim=-1)[1])
+        everywhere = self.shared.unflatten(0, (-1, self.channels)).transpose(0, 1).expand(len(coords), -1, -1, -1)
+        kernels = torch.cat([kernels.view(len(coords), self.channels, 1, -1), everywhere], dim=2)  # [N, C, 1 + Q, R]
+        scored = query.values is not None
+        widest = near.index.shape[1] * max(*self.spec.kernel_widths, self.spec.kernels, context.values[:, 0].numel())
+        # where nothing is differentiated the passes are fewer, and a call of oneDNN costs more than torch's
+        size = max(1, (IN_CACHE if torch.is_grad_enabled() else 4 * IN_CACHE) // widest)
+        of_places = (kernels, *self._told(near), near.index, base.transpose(0, 1))
+        blocks = zip(*(each.split(size) for each in of_places), strict=True)
+        found = [self._read(context, *block, scored=scored) for block in blocks]
+        read, squares = torch.cat([each for each, _ in found]), torch.stack([each for _, each in found]).sum()
+        read = _Together.apply(read).permute(3, 2, 1, 0).contiguous()  # [B, 1 + Q, C, N]: the points last in memory
+        penalty = squares / len(coords) * self.spec.penalty
+        if scored:
+            penalty = penalty + self._penalty(learned.split(parts, dim=-1)[1])
         return LocalTerms(
-            readout=torch.linalg.vecdot(moved, kernels[:, None]).transpose(0, 1),
+            readout=read[:, 0].transpose(1, 2),
             offset=offset.view(1, len(coords), self.components, self.outputs),
-            shared=shared,
+            shared=read[:, 1:].flatten(1, 2).transpose(1, 2),
             location=location[None],
             penalty=penalty,
         )
 
-    def _penalty(self, raw: Tensor, offset: Tensor) -> Tensor:
-        """Squares of the kernel before its decay, and of what the place adds to each component's log scale."""
-        scales = at_least_float32(offset).unflatten(-1, (self.components, self.outputs))[..., self.channels :]
-        kernels = (at_least_float32(raw) ** 2).sum(dim=(1, 2)).mean()
-        return self.spec.penalty * kernels + self.spec.scale_penalty * (scales**2).sum(dim=(1, 2)).mean()
+    def _read(
+        self,
+        context: FunctionBatch,
+        kernels: Tensor,
+        told: Tensor,
+        decay: Tensor,
+        index: Tensor,
+        base: Tensor,
+        *,
+        scored: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The read-outs of a block of places, and, where values are scored, the squares of the places' own kernels.
 
-    def _basis(self, near: Neighbours) -> tuple[Tensor, Tensor]:
-        """What kernels are made of [N, J, R], and the decay [N, J] that they are multiplied with."""
+        Args:
+            context: What is read.
+            kernels: [n, C, S, R], weights of the basis.
+            told, decay: [n, J, D + 1] and [n, J], see `_told`.
+            index: [n, J], the neighbours.
+            base: [n, B, C].
+            scored: Whether the squares are asked for.
+
+        Returns:
+            [n, C, S, B], and a scalar: the sum of squares before the decay.
+        """
+        difference, basis = _differences(context, index, base), self._basis(told).transpose(1, 2)[:, None]
+        weights, (neighbours, functions) = decay[:, None], difference.shape[2:]
+        several, width = kernels.shape[2:]
+        if several * neighbours * (width + functions) < width * functions * (neighbours + several):
+            each = kernels @ basis  # [n, C, S, J]
+            read, own = (each * weights[:, None]) @ difference, each[:, :, : int(scored)]
+        else:  # a few functions: what they have at the neighbours is moved to the place first
+            moved = basis @ (difference * weights[..., None])  # [n, C, R, B]
+            read, own = kernels @ moved, kernels[:, :, : int(scored)] @ basis
+        return read, (at_least_float32(own) ** 2).sum()
+
+    def _penalty(self, offset: Tensor) -> Tensor:
+        """Squares of what the place adds to each component's log scale."""
+        scales = at_least_float32(offset).unflatten(-1, (self.components, self.outputs))[..., self.channels :]
+        return self.spec.scale_penalty * (scales**2).sum(dim=(1, 2)).mean()
+
+    def _told(self, near: Neighbours) -> tuple[Tensor, Tensor]:
+        """What the kernels' network is told of each neighbour [N, J, D + 1], and the decay [N, J] of what it says."""
         cell = near.distance[:, :4].mean(dim=-1, keepdim=True).clamp_min(1e-9) / CELL  # [N, 1]
         distance = near.distance / cell
         coarseness = torch.log(cell / self.spec.spacing)[:, None].expand(-1, near.index.shape[1], -1)
-        told = torch.cat([near.offset / cell[..., None], coarseness], dim=-1)
-        learning = torch.is_grad_enabled()  # else the passes are fewer, and a call of oneDNN costs more than torch's
-        net, numbers = (self.weight_net, IN_CACHE) if learning else (self._undifferentiated, 4 * IN_CACHE)
-        at_a_time = max(1, numbers // (told.shape[1] * max(*self.spec.kernel_widths, self.spec.kernels)))
-        basis = torch.cat([net(part) for part in told.split(at_a_time)]).div_(self.spec.kernels**0.5)
         edge = ((1 - distance / distance[:, -1:].clamp_min(1e-9)) / 0.15).clamp(0, 1)
         decay = torch.exp(-distance / (2 * self.spec.reach)) / (distance + 0.3)
-        return basis, decay * edge * edge * (3 - 2 * edge)
+        return torch.cat([near.offset / cell[..., None], coarseness], dim=-1), decay * edge * edge * (3 - 2 * edge)
+
+    def _basis(self, told: Tensor) -> Tensor:
+        """What kernels are made of [n, J, R]."""
+        net = self.weight_net if torch.is_grad_enabled() else self._undifferentiated
+        basis: Tensor = net(told.flatten(0, 1))
+        return basis.unflatten(0, told.shape[:2]) * self.spec.kernels**-0.5
 
     def _undifferentiated(self, told: Tensor) -> Tensor:
         """As `weight_net`, where no gradient is asked for."""
-        hidden, layers = told.flatten(0, 1), [each for each in self.weight_net if isinstance(each, nn.Linear)]
+        hidden, layers = told, [each for each in self.weight_net if isinstance(each, nn.Linear)]
         for layer in layers[:-1]:
             hidden = onednn.linear(hidden, layer.weight, layer.bias, slope=0.1)
-        return onednn.linear(hidden, layers[-1].weight, layers[-1].bias).unflatten(0, told.shape[:2])
+        return onednn.linear(hidden, layers[-1].weight, layers[-1].bias)
+
+
+def _differences(context: FunctionBatch, index: Tensor, base: Tensor) -> Tensor:
+    """What neighbours [n, J] have more than a place's base [n, B, C]: [n, C, J, B], zero where they are not seen."""
+    assert context.values is not None
+    table, seen = context.values.transpose(0, 1), context.mask  # [M, B or 1, C]
+    near = nn.functional.embedding(index, table.flatten(1)).unflatten(-1, table.shape[1:])
+    difference = near - base[:, None]
+    if seen.device.type != "cpu" or not bool(seen.all()):  # a GPU would have to be waited for
+        difference = torch.where(seen.T[index][..., None], difference, 0.0)
+    return difference.movedim(-1, 1)
+
+
+class _Together(torch.autograd.Function):
+    """The same numbers, whose gradient lies together in memory: torch multiplies small matrices one by one else."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor) -> Tensor:  # noqa: ANN401 - torch's own
+        return given.view_as(given)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        return gradient.contiguous()

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pipelines.data.covariances import (
     NEIGHBOURS,
@@ -82,6 +83,13 @@ class _Gains(NamedTuple):
     near: NDArray[np.int32]
     gains: NDArray[np.float32]
     left: NDArray[np.float32]
+
+    def of(self, anomalies: Array) -> Array:
+        """What anomalies [T, n] say of the places [T, N]."""
+        starts = np.arange(0, self.near.size + 1, self.near.shape[1], dtype=np.int32)
+        rows = csr_array((self.gains.ravel(), self.near.ravel(), starts), shape=(len(self.near), anomalies.shape[1]))
+        found: Array = rows @ np.ascontiguousarray(anomalies.T)
+        return found.T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -188,18 +196,12 @@ class Background:
         spread, part = np.full_like(found, np.nan), self.lattice.every(max(strange_every, 1))
         strange = np.ones((len(values), len(part.coords)))
         for background, rows in self._asked(without, len(values)):
-            patterns, which = np.unique(np.isfinite(values[rows]), axis=0, return_inverse=True)
-            for number, seen in enumerate(patterns):
-                if not seen.any():
-                    continue
-                here = rows[which.ravel() == number]
-                mean, index, gains, left = background._read(places.of(seen), noise)
-                anomalies = values[np.ix_(here, seen)] - mean
-                total = np.repeat(background._mean[None], len(here), axis=0)
-                for near, gain in zip(index.T, gains.T, strict=True):
-                    total += anomalies.take(near, axis=1) * gain
-                found[here] = total
-                spread[here] = left
+            for here, seen in _alike(np.isfinite(values[rows])):
+                here = rows[here]
+                read = background._read(places.of(seen), noise)
+                anomalies = values[np.ix_(here, seen)] - read.mean
+                found[here] = background._mean + read.of(anomalies)
+                spread[here] = read.left
                 if strange_every:
                     strange[here] = background._strange(anomalies, places.of(seen), noise, strange_every)
         shape = (len(values), *self.lattice.shape)
@@ -326,6 +328,17 @@ class Background:
         """Sets of points that training takes turns with: few enough that how they are read is kept."""
         kept = CACHE_BYTES // PARTS // (self.fields.shape[1] * (NEIGHBOURS * 8 + 4))
         return int(np.clip(kept, 8, 64))
+
+
+def _alike(seen: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """The rows of seen [T, n] in groups that are equal, with what is seen in each; none of which nothing is."""
+    if (seen == seen[:1]).all():  # mostly; the search is slow
+        patterns, which = seen[:1], np.zeros(len(seen), np.int64)
+    else:
+        patterns, which = np.unique(seen, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        if pattern.any():
+            yield np.flatnonzero(which.ravel() == number), pattern
 
 
 def spaced_fields(count: int, points: int) -> NDArray[np.int64]:

@@ -237,10 +237,15 @@ class Lattice:
         with np.errstate(invalid="ignore"):
             ends = [_mean_observed(grid[:, row]) for row in (0, -1)]
         whole = np.concatenate([values, *[end[:, None] for end in ends]], axis=1)
+        used = weight.any(axis=0)  # one corner alone where all places are points of the lattice
+        index, weight = index[:, used], weight[:, used]
+        result = np.zeros((len(values), len(index)))
+        for near, share in zip(index.T, weight.T, strict=True):
+            result += whole.take(near, axis=1) * share
+        if np.isfinite(result).all():
+            return result
         corner = whole.take(index, axis=1)  # [B, N, 4 + 1]
         seen = np.isfinite(corner)
-        if seen.all():
-            return np.einsum("bnk,nk->bn", corner, weight)
         total = (weight * seen).sum(axis=-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             result = (np.where(seen, corner, 0.0) * weight).sum(axis=-1) / total

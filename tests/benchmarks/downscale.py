@@ -174,7 +174,7 @@ def shares(told: Downscaler, ensemble: Ensemble, where: tuple[np.ndarray, np.nda
         each = {
             "interpolation_and_sun": seconds(query, repeats),
             "neighbours": seconds(near, repeats),
-            "kernels": seconds(lambda: model.local._basis(found), repeats),
+            "kernels": seconds(lambda: model.local._basis(model.local._told(found)[0]), repeats),
             "feature_grids": seconds(lambda: model.local.grids(asked.coords[0]), repeats),
             "place_but_neighbours": seconds(lambda: model.place(asked), repeats),
             "leverage": seconds(lambda: told.leverage(ensemble.known, latitude, longitude), repeats),

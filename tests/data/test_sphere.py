@@ -100,7 +100,14 @@ def test_missing_corners_are_left_out_and_the_nearest_value_stands_in_where_all_
     corners = field.values[0, 4:6, 6:8].astype(float)
     assert values[0] == pytest.approx(np.nanmean(corners), abs=1e-4)
     assert values[1] in field.values[1]
-    assert np.isfinite(at(lattice, field, *lattice.points)).all()
+    there = at(lattice, field, *lattice.points)
+    seen = np.isfinite(field.values.reshape(3, -1))
+    assert np.isfinite(there).all() and not seen.all()
+    np.testing.assert_allclose(there[seen], field.values.reshape(3, -1)[seen], atol=1e-4)
+
+
+def test_nowhere_at_all_is_no_value_of_each_field(region) -> None:
+    assert at(Lattice.of(region), region, np.zeros(0), np.zeros(0)).shape == (3, 0)
 
 
 def test_two_longitude_conventions_give_the_same_unit_vectors_bit_for_bit() -> None:

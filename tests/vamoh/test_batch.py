@@ -31,11 +31,12 @@ def test_a_gap_that_is_not_marked_is_refused(functions: BUILD) -> None:
         replace(batch, values=values)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", ["coords", "covariates", "base"])
-def test_what_is_known_everywhere_must_be_finite_everywhere(name: str, functions: BUILD) -> None:
+def test_what_is_known_everywhere_must_be_finite_everywhere(name: str, wrong: float, functions: BUILD) -> None:
     batch = functions(2, context=True)
     broken = getattr(batch, name).clone()
-    broken[-1, 3, 0] = torch.nan
+    broken[-1, 3, 0] = wrong
     with pytest.raises(ValueError, match=f"{name} must be finite"):
         replace(batch, **{name: broken})
 

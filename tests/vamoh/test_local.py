@@ -140,6 +140,31 @@ def test_in_pieces_and_in_one_go_are_the_same(local: LocalReadout, asked: Functi
         torch.testing.assert_close(joined, getattr(whole, name), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("scored", [False, True])
+def test_many_functions_at_once_are_each_of_them_alone_and_so_are_gradients(
+    scored: bool, local: LocalReadout, asked: FunctionBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vamoh.local.IN_CACHE", 2**12)  # a few places at a time
+    assert asked.context is not None and asked.context.values is not None and asked.base is not None
+    scale = torch.linspace(0.5, 2.0, 40, dtype=torch.float64)[:, None, None]  # of 40 functions: kernels are made first
+    many = replace(
+        asked,
+        values=scale * asked.base[:1] if scored else None,
+        base=scale * asked.base[:1],
+        context=replace(asked.context, values=scale * asked.context.values[:1], observed=asked.context.mask[:1]),
+    )
+    together, alone = local(many), [local(many.rows(row, row + 1)) for row in range(40)]
+    for name in ("readout", "shared"):
+        torch.testing.assert_close(getattr(together, name), torch.cat([getattr(each, name) for each in alone]))
+    torch.testing.assert_close(together.penalty, alone[0].penalty)
+    assert (together.penalty > 0) == scored
+    weights = list(local.parameters())
+    sums = [sum((t.readout**2).sum() + t.shared.sin().sum() for t in terms) for terms in ([together], alone)]
+    sums = [total + together.penalty if scored else total for total in sums]
+    for one, other in zip(*(torch.autograd.grad(each, weights, retain_graph=True) for each in sums), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_grid_and_the_same_points_as_a_list_agree(local: LocalReadout, generator: torch.Generator) -> None:
     latitude, longitude = torch.linspace(60, 50, 5), torch.linspace(-12, 7, 6)
     rows = torch.cartesian_prod(latitude, longitude)
@@ -179,7 +204,7 @@ def test_a_turn_of_the_globe_leaves_neighbours_and_decay_as_they_were(
     near = nearest(asked.coords[0], asked.context.coords[0], 9)
     turned = nearest(asked.coords[0] @ turn, asked.context.coords[0] @ turn, 9)
     assert torch.equal(near.index, turned.index)
-    torch.testing.assert_close(local._basis(near)[1], local._basis(turned)[1])
+    torch.testing.assert_close(local._told(near)[1], local._told(turned)[1])
 
 
 @pytest.mark.parametrize(
@@ -251,7 +276,7 @@ def test_the_penalty_is_that_of_the_kernels_and_of_each_places_own_scales(
     learned = local.grids(asked.coords[0])
     own = (learned + local.everywhere)[:, : 2 * local.spec.kernels].view(7, 2, -1)
     kernels = torch.zeros((), dtype=torch.float64)
-    for n, basis in enumerate(local._basis(near)[0]):
+    for n, basis in enumerate(local._basis(local._told(near)[0])):
         kernels = kernels + ((basis @ own[n].T) ** 2).sum() / 7
     first = 2 * local.spec.kernels
     offsets = learned[:, first : first + local.components * local.outputs].view(7, local.components, local.outputs)
