@@ -48,6 +48,10 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
+# Of Ray Train's callbacks: what hands out Ray Data's sets, of which there are none; and what gives back the workers'
+# places should the controller die, which a Ray that ends with the run does too.
+_UNUSED = frozenset({"DatasetsCallback"})
+_UNUSED_WHERE_OWN = frozenset({"PlacementGroupCleanerCallback"})
 
 
 def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> None:
@@ -67,8 +71,8 @@ def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> Non
             run_rank(task, local_device(), lambda metrics: None)
     else:
         least, most = workers if isinstance(workers, tuple) else (workers, workers)
-        with started_ray(most), _stoppable(task.folder):
-            train_with_ray(task, least, most, max_failures=max_failures)
+        with started_ray(most) as own, _stoppable(task.folder):
+            train_with_ray(task, least, most, max_failures=max_failures, own=own)
     if task.folder.failure is not None:
         raise ValueError(task.folder.failure)
 
@@ -79,9 +83,16 @@ def local_device() -> torch.device:
 
 
 def train_with_ray(
-    task: WorkerTask, least: int, most: int, *, max_failures: int, callbacks: Sequence[Any] = ()
+    task: WorkerTask, least: int, most: int, *, max_failures: int, callbacks: Sequence[Any] = (), own: bool = False
 ) -> None:
-    """Run Ray Train's workers to their end, in the Ray that there is; `callbacks` are Ray Train's `UserCallback`s.
+    """Run Ray Train's workers to their end, in the Ray that there is.
+
+    Args:
+        task: What each worker does.
+        least, most: How many.
+        max_failures: See `run_workers`.
+        callbacks: Ray Train's `UserCallback`s.
+        own: Whether that Ray ends with the run.
 
     Raises:
         ValueError: If what they were given cannot be trained on.
@@ -93,6 +104,15 @@ def train_with_ray(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
+    unused = _UNUSED | _UNUSED_WHERE_OWN if own else _UNUSED
+
+    class Trainer(TorchTrainer):
+        """Ray's, without the processes that would stand idle beside the workers: each takes a hundredth of a core."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            every: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # of Ray Train V2 alone
+            return [each for each in every if type(each).__name__ not in unused]
+
     scaling: dict[str, Any] = {"num_workers": least, "use_gpu": ray.cluster_resources().get("GPU", 0) >= least}
     if least != most:
         scaling |= {"num_workers": (least, most), "elastic_resize_monitor_interval_s": RESIZE_S}
@@ -103,7 +123,7 @@ def train_with_ray(
         callbacks=list(callbacks),
     )
     try:
-        TorchTrainer(
+        Trainer(
             run_worker,
             train_loop_config={"task": task, "reported": bool(callbacks)},
             scaling_config=ScalingConfig(**scaling),
@@ -119,8 +139,8 @@ def train_with_ray(
 
 
 @contextmanager
-def started_ray(cpus: int) -> Iterator[None]:
-    """Have a Ray with room for so many workers; end it if it was started here."""
+def started_ray(cpus: int) -> Iterator[bool]:
+    """Have a Ray with room for so many workers; end it if it was started here, which is what is told."""
     if not os.environ.get("RAY_ADDRESS"):
         ensure_private_token()
         for name, value in (LOOPBACK | _UNWATCHED).items():
@@ -128,7 +148,7 @@ def started_ray(cpus: int) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -142,7 +162,7 @@ def started_ray(cpus: int) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     try:
-        yield
+        yield not address
     finally:
         ray.shutdown()
 
