@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -16,12 +17,14 @@ from safetensors.torch import load_file
 from pipelines.config import Config
 from pipelines.data.climate import ingest
 from pipelines.data.store import Store
-from pipelines.training import loop, systems
+from pipelines.training import cluster, loop, systems
 from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.folder import Progress
+from pipelines.training.loop import run_worker
 from pipelines.training.registry import list_models, load_model, show_model
 from pipelines.training.tracking import client, flatten
 from pipelines.training.train import TrainResult, train
+from tests.benchmarks.processes import family, read
 
 ROOT = Path(__file__).parents[2]
 TERMS = {"elbo", "reconstruction", "kl_z", "kl_c", "local_penalty", "loss"}
@@ -303,9 +306,27 @@ def test_patience_outlives_a_stop(store, tiny, monkeypatch) -> None:
     assert load_checkpoint(result.checkpoint)[0].epoch == 1
 
 
+def told_of_its_siblings(loop: dict[str, Any]) -> None:
+    """What a worker does, having noted which processes stand beside it."""
+    beside = [read(process, "comm").decode().strip() for process in family(os.getppid())]
+    (loop["task"].folder.path / f"beside-{os.getpid()}").write_text(" ".join(beside))
+    run_worker(loop)
+
+
 @pytest.mark.ray
-def test_two_workers_train_the_model_that_one_does(whole, store, tiny) -> None:
+def test_two_workers_train_the_model_that_one_does_and_nothing_stands_idle_beside_them(
+    whole, store, tiny, monkeypatch
+) -> None:
+    monkeypatch.setattr(cluster, "run_worker", told_of_its_siblings)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where workers find it
     result = train(tiny("training.epochs=6"), store.path, workers=2, name="pair")
+    told = sorted(Path("runs/pair").glob("beside-*"))
+    assert len(told) == 2
+    for each in told:
+        beside = each.read_text()
+        assert beside.count("ray::RayTrain") == 2
+        assert "ray::Dataset" not in beside and "ray::Placement" not in beside
+        each.unlink()
     mlflow = client()
     for key in TERMS | RATES:
         assert sorted(values(mlflow, result.run_id, key)) == [1, 2, 3, 4, 5, 6], key
