@@ -225,6 +225,8 @@ def test_it_fits_a_telephone_and_the_handle_moves_by_keyboard(page, explorer_at,
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto(explorer_at(model, globe))
     finest = until_drawn(page)
+    while step_of(finest) >= 3:  # asked for before the page had laid out its map
+        finest = until_drawn(page, finest)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     handle = page.locator(".noUi-handle").last
     before = page.locator("#after, [id^=after]").first.evaluate("element => element.style.clipPath")
@@ -237,7 +239,6 @@ def test_it_fits_a_telephone_and_the_handle_moves_by_keyboard(page, explorer_at,
     shot(page, "downscale-400")
     page.get_by_label("Resolution", exact=True).select_option("Chosen with a slider")
     page.get_by_text("of 3.1° on the screen").wait_for()  # a quarter of the distance between coarse points
-    assert step_of(finest) < 3
 
 
 def test_a_dropped_file_is_downscaled_and_what_is_none_gets_a_sentence(
