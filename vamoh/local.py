@@ -96,8 +96,7 @@ class LocalReadout(nn.Module):
         parts = [self.channels * self.spec.kernels, self.components * self.outputs, self.spec.location_features]
         learned = self.grids(coords)  # what this place has of its own
         kernels, offset, location = (learned + self.everywhere).split(parts, dim=-1)
-        everywhere = self.shared.unflatten(0, (-1, self.channels)).transpose(0, 1).expand(len(coords), -1, -1, -1)
-        kernels = torch.cat([kernels.view(len(coords), self.channels, 1, -1), everywhere], dim=2)  # [N, C, 1 + Q, R]
+        kernels = kernels.view(len(coords), self.channels, 1, -1)
         scored = query.values is not None
         widest = near.index.shape[1] * max(*self.spec.kernel_widths, self.spec.kernels, context.values[:, 0].numel())
         # where nothing is differentiated the passes are fewer, and a call of oneDNN costs more than torch's
@@ -133,24 +132,28 @@ class LocalReadout(nn.Module):
 
         Args:
             context: What is read.
-            kernels: [n, C, S, R], weights of the basis.
+            kernels: [n, C, 1, R], the places' own weights of the basis.
             told, decay: [n, J, D + 1] and [n, J], see `_told`.
             index: [n, J], the neighbours.
             base: [n, B, C].
             scored: Whether the squares are asked for.
 
         Returns:
-            [n, C, S, B], and a scalar: the sum of squares before the decay.
+            [n, C, 1 + Q, B], and a scalar: the sum of squares before the decay.
         """
-        difference, basis = _differences(context, index, base), self._basis(told).transpose(1, 2)[:, None]
+        difference, basis = _differences(context, index, base), self._basis(told)[:, None]
+        everywhere = self.shared.unflatten(0, (-1, self.channels)).transpose(0, 1)  # [C, Q, R]
         weights, (neighbours, functions) = decay[:, None], difference.shape[2:]
-        several, width = kernels.shape[2:]
+        several, width = 1 + everywhere.shape[1], kernels.shape[-1]
         if several * neighbours * (width + functions) < width * functions * (neighbours + several):
-            each = kernels @ basis  # [n, C, S, J]
+            every = torch.cat([kernels, everywhere.expand(len(kernels), -1, -1, -1)], dim=2)
+            each = every @ basis.transpose(-1, -2)  # [n, C, 1 + Q, J]
             read, own = (each * weights[:, None]) @ difference, each[:, :, : int(scored)]
         else:  # a few functions: what they have at the neighbours is moved to the place first
-            moved = basis @ (difference * weights[..., None])  # [n, C, R, B]
-            read, own = kernels @ moved, kernels[:, :, : int(scored)] @ basis
+            moved = (difference * weights[..., None]).transpose(-1, -2) @ basis  # [n, C, B, R]
+            first = torch.linalg.vecdot(moved, kernels)[:, :, None]
+            read = torch.cat([first, torch.einsum("ncbr,cqr->ncqb", moved, everywhere)], dim=2)
+            own = kernels[:, :, : int(scored)] @ basis.transpose(-1, -2)
         return read, (at_least_float32(own) ** 2).sum()
 
     def _penalty(self, offset: Tensor) -> Tensor:
@@ -171,7 +174,7 @@ class LocalReadout(nn.Module):
         """What kernels are made of [n, J, R]."""
         net = self.weight_net if torch.is_grad_enabled() else self._undifferentiated
         basis: Tensor = net(told.flatten(0, 1))
-        return basis.unflatten(0, told.shape[:2]) * self.spec.kernels**-0.5
+        return basis.mul_(self.spec.kernels**-0.5).unflatten(0, told.shape[:2])
 
     def _undifferentiated(self, told: Tensor) -> Tensor:
         """As `weight_net`, where no gradient is asked for."""
