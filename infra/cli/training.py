@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +66,6 @@ def train(
     from pipelines.config import load_config
 
     loaded, number_of_workers = load_config(config, settings or ()), parse_workers(workers)
-    from pipelines.products.pictures import training_pictures
     from pipelines.training.train import train as train_on
 
     with Reporter() as reporter:
@@ -82,7 +82,7 @@ def train(
                 calibrated=calibrate,
                 statics=static or (),
                 progress=reporter,
-                illustrate=training_pictures,
+                illustrate=_pictures,
             )
         except KeyboardInterrupt as stop:
             if str(stop):
@@ -95,6 +95,13 @@ def train(
     if register is not None:
         rows.append(("model", f"models:/{register}/{result.model_version}"))
     print_facts(rows + [(label, number(result.metrics[key])) for key, label in _NOTED.items() if key in result.metrics])
+
+
+def _pictures(checkpoint: Path, store: str) -> list[Path]:
+    """Draw what was learned; what draws is imported now, not before the first step."""
+    from pipelines.products.pictures import training_pictures
+
+    return training_pictures(checkpoint, store)
 
 
 def parse_workers(text: str) -> int | tuple[int, int]:
