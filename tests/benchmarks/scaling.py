@@ -86,13 +86,13 @@ def take_turns(name: str, rank: int, processor: int) -> None:
     train_epoch, step, begin = Worker._train_epoch, Worker._step, Learner.begin
     steps: list[list[float]] = []  # of this turn: until the gradient is there, and until the next step
 
-    def timed_begin(learner: Learner, *given: Any, **named: Any) -> UnderWay:  # noqa: ANN401 - as they are
+    def timed_begin(learner: Learner, *given: object, **named: object) -> UnderWay:
         begun = time.perf_counter()
         under_way = begin(learner, *given, **named)
         steps.append([time.perf_counter() - begun])
         return under_way
 
-    def timed_step(worker: Worker, *given: Any) -> Ready | None:  # noqa: ANN401
+    def timed_step(worker: Worker, *given: object) -> Ready | None:
         begun = time.perf_counter()
         ahead = step(worker, *given)
         steps[-1].append(time.perf_counter() - begun - steps[-1][0])
@@ -109,8 +109,7 @@ def take_turns(name: str, rank: int, processor: int) -> None:
                 time.sleep(0.005)
         train_epoch(worker)
 
-    Worker._train_epoch = in_turn  # type: ignore[method-assign]
-    Worker._step, Learner.begin = timed_step, timed_begin  # type: ignore[method-assign]
+    Worker._train_epoch, Worker._step, Learner.begin = in_turn, timed_step, timed_begin  # type: ignore[method-assign]
 
 
 def arrived(name: str, turn: int, rank: int) -> Path:
