@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vamoh.blocks import blocks
 from vamoh.features import Features
+from vamoh.perceptrons import Layer, perceptrons
 from vamoh.pointconv import mlp
 
 
@@ -46,39 +46,19 @@ class Gating(nn.Module):
         self.of_latent = nn.Linear(latent, hidden[0], bias=False)
         self.of_value = nn.Linear(num_values, hidden[0], bias=False) if num_values else None
         self.rest = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), mlp([*hidden, components], 0.1))
-        self.width, self.bounded = max(*hidden, components), bounded
+        self.bounded = bounded
 
     def forward(self, features: Features, latent: Tensor, values: Tensor | None = None) -> Tensor:
         """What is known of N points, [B, Z] (, [B, N, C]) -> logits [B, N, K]."""
         batch = len(latent) if values is None else max(len(latent), len(values))
-        shared, own = features.columns(self.of_point.weight)
-        given = [_points_last(shared, self.of_point.bias, features.shared), self.of_latent(latent)[..., None]]
-        if own is not None and features.own is not None:
-            given.append(_points_last(own, None, features.own))
+        weight = self.of_point.weight
         if self.of_value is not None:
             assert values is not None
-            given.append(_points_last(self.of_value.weight, None, values))
-        size, _ = blocks(batch, features.num_points, self.width, latent.device)
-        parts = [[part] * batch if len(part) == 1 else part.split(size) for part in given]
-        logits = torch.cat([self._rest(sum(several)) for several in zip(*parts, strict=False)]).transpose(1, 2)
+            weights = [part for part in features.columns(weight) if part is not None]
+            parts = [features.shared, values] if features.own is None else [features.shared, features.own, values]
+            features, weight = Features.of(parts), torch.cat([*weights, self.of_value.weight], dim=1)
+        first = Layer(weight[None], (self.of_point.bias + self.of_latent(latent)).expand(batch, -1))
+        layers = [each for each in self.rest.modules() if isinstance(each, nn.Linear)]
+        rest = [Layer(*(part.expand(batch, *part.shape) for part in (each.weight, each.bias))) for each in layers]
+        logits = perceptrons(features, first, rest).transpose(1, 2)
         return logits.tanh() if self.bounded else logits
-
-    def _rest(self, hidden: Tensor) -> Tensor:
-        """What follows the first layer: [b, H, N] -> [b, K, N], points last as in the generators."""
-        activation, layers = self.rest[0], self.rest[1]
-        assert isinstance(layers, nn.Sequential)
-        hidden = activation(hidden)
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                hidden = _points_last(layer.weight, layer.bias, hidden.transpose(1, 2))
-            else:
-                hidden = layer(hidden)
-        return hidden
-
-
-def _points_last(weight: Tensor, bias: Tensor | None, points: Tensor) -> Tensor:
-    """A linear layer's output with the points as its last axis: [b, N, in] -> [b, out, N]."""
-    weight = weight.expand(len(points), -1, -1)
-    if bias is None:
-        return weight @ points.transpose(1, 2)
-    return torch.baddbmm(bias[:, None], weight, points.transpose(1, 2))

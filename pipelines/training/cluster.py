@@ -48,10 +48,6 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-# Of Ray Train's callbacks: what hands out Ray Data's sets, of which there are none; and what gives back the workers'
-# places should the controller die, which a Ray that ends with the run does too.
-_UNUSED = frozenset({"DatasetsCallback"})
-_UNUSED_WHERE_OWN = frozenset({"PlacementGroupCleanerCallback"})
 
 
 def run_workers(task: WorkerTask, workers: Workers, *, max_failures: int) -> None:
@@ -102,16 +98,8 @@ def train_with_ray(
         os.environ.setdefault(name, value)
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
 
-    unused = _UNUSED | _UNUSED_WHERE_OWN if own else _UNUSED
-
-    class Trainer(TorchTrainer):
-        """Ray's, without the processes that would stand idle beside the workers: each takes a hundredth of a core."""
-
-        def _create_default_callbacks(self) -> list[Any]:
-            every: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # of Ray Train V2 alone
-            return [each for each in every if type(each).__name__ not in unused]
+    from pipelines.training.quiet import Trainer
 
     scaling: dict[str, Any] = {"num_workers": least, "use_gpu": ray.cluster_resources().get("GPU", 0) >= least}
     if least != most:
@@ -128,6 +116,8 @@ def train_with_ray(
             train_loop_config={"task": task, "reported": bool(callbacks)},
             scaling_config=ScalingConfig(**scaling),
             run_config=run,
+            own=own,
+            told=bool(callbacks),
         ).fit()
     except WorkerGroupError as error:
         if task.folder.failure is None:
@@ -161,6 +151,9 @@ def started_ray(cpus: int) -> Iterator[bool]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        from pipelines.training.quiet import end_idle
+
+        end_idle()
     try:
         yield not address
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,15 +66,18 @@ def run_worker(loop: dict[str, Any]) -> None:
     from ray import train
     from ray.train.torch import get_device
 
+    from pipelines.training.quiet import resting
+
     context = train.get_context()
-    run_rank(
-        loop["task"],
-        get_device(),
-        train.report if loop["reported"] else lambda metrics: None,
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        beside=context.get_local_world_size(),
-    )
+    with nullcontext() if loop["reported"] else resting():
+        run_rank(
+            loop["task"],
+            get_device(),
+            train.report if loop["reported"] else lambda metrics: None,
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            beside=context.get_local_world_size(),
+        )
 
 
 def run_rank(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pipelines.training import cluster, loop, systems
 from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.folder import Progress
 from pipelines.training.loop import run_worker
+from pipelines.training.quiet import resting
 from pipelines.training.registry import list_models, load_model, show_model
 from pipelines.training.tracking import client, flatten
 from pipelines.training.train import TrainResult, train
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 TERMS = {"elbo", "reconstruction", "kl_z", "kl_c", "local_penalty", "loss"}
 RATES = {"learning_rate", "samples_per_second", "data_wait_fraction"}
 KEPT = {"best", "last", "run.json", "progress.json", "metrics.jsonl", "metrics.sent"}
+NEEDED = {f"ray::{name}" for name in ("RayTrainWorker", "TrainController", "DashboardAgent", "RuntimeEnvAgent", "IDLE")}
 SCORES = {"validation_rmse", "validation_crps", "validation_log_score"}
 
 
@@ -306,27 +309,41 @@ def test_patience_outlives_a_stop(store, tiny, monkeypatch) -> None:
     assert load_checkpoint(result.checkpoint)[0].epoch == 1
 
 
-def told_of_its_siblings(loop: dict[str, Any]) -> None:
-    """What a worker does, having noted which processes stand beside it."""
-    beside = [read(process, "comm").decode().strip() for process in family(os.getppid())]
-    (loop["task"].folder.path / f"beside-{os.getpid()}").write_text(" ".join(beside))
+def told_of_what_idles(loop: dict[str, Any]) -> None:
+    """What a worker does, having noted which processes stand beside it, and how often its idle thread wakes up."""
+
+    def woken() -> int:
+        status = read(os.getpid(), f"task/{os.getpid()}/status").decode()
+        return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+    with resting():
+        time.sleep(0.5)
+        before = woken()
+        time.sleep(2.0)
+        often = woken() - before
     run_worker(loop)
+    beside = [read(each, "cmdline").decode().replace("\0", " ") for each in family(int(os.environ["DRIVER"]))]
+    told = {"woken": often, "beside": [each for each in beside if each]}
+    (loop["task"].folder.path / f"told-{os.getpid()}").write_text(json.dumps(told))
 
 
 @pytest.mark.ray
 def test_two_workers_train_the_model_that_one_does_and_nothing_stands_idle_beside_them(
     whole, store, tiny, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cluster, "run_worker", told_of_its_siblings)
+    monkeypatch.setattr(cluster, "run_worker", told_of_what_idles)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where workers find it
+    monkeypatch.setenv("DRIVER", str(os.getpid()))
     result = train(tiny("training.epochs=6"), store.path, workers=2, name="pair")
-    told = sorted(Path("runs/pair").glob("beside-*"))
-    assert len(told) == 2
-    for each in told:
-        beside = each.read_text()
-        assert beside.count("ray::RayTrain") == 2
-        assert "ray::Dataset" not in beside and "ray::Placement" not in beside
-        each.unlink()
+    notes = sorted(Path("runs/pair").glob("told-*"))
+    assert len(notes) == 2
+    for note in notes:
+        told = json.loads(note.read_text())
+        assert told["woken"] < 50  # in 2 s, in which Ray would wake it up 200 times
+        actors = {re.split(r"[. ]", each)[0] for each in told["beside"] if each.startswith("ray::")}
+        assert {"ray::RayTrainWorker", "ray::TrainController"} <= actors <= NEEDED, actors
+        assert not [each for each in told["beside"] if re.search(r"/(log_)?monitor\.py|/dashboard\.py", each)]
+        note.unlink()
     mlflow = client()
     for key in TERMS | RATES:
         assert sorted(values(mlflow, result.run_id, key)) == [1, 2, 3, 4, 5, 6], key

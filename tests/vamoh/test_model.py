@@ -93,13 +93,13 @@ def test_only_the_points_that_are_scored_are_generated(
     classic: SPEC, batch: FunctionBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, asked = VAMoH(classic()), []
-    evaluate = GeneratorShape._evaluate
+    evaluate = GeneratorShape.__call__
 
     def counted(self: GeneratorShape, parameters: Tensor, features: Features) -> Tensor:
         asked.append(features.num_points)
         return evaluate(self, parameters, features)
 
-    monkeypatch.setattr(GeneratorShape, "_evaluate", counted)
+    monkeypatch.setattr(GeneratorShape, "__call__", counted)
     values = batch.values[..., :1].expand(-1, -1, 3) if batch.values is not None else None
     model.elbo(FunctionBatch(coords=batch.coords, values=values), at=torch.tensor([5, 1, 2]))
     assert asked == [3]
