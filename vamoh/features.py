@@ -52,17 +52,6 @@ class Features(NamedTuple):
         end = self.start + self.own.shape[-1]
         return torch.cat([weight[..., : self.start], weight[..., end:]], dim=-1), weight[..., self.start : end]
 
-    def functions(self, size: int) -> list[Features]:
-        """So many functions at a time; one alone where they have nothing of their own."""
-        return [self] if self.own is None else [self._replace(own=own) for own in self.own.split(size)]
-
-    def points(self, size: int) -> list[Features]:
-        """So many points at a time."""
-        shared = self.shared.split(size, dim=1)
-        if self.own is None:
-            return [self._replace(shared=part) for part in shared]
-        return [Features(*parts, self.start) for parts in zip(shared, self.own.split(size, dim=1), strict=True)]
-
     def at(self, points: slice) -> Features:
         """Some of the points."""
         return self._replace(shared=self.shared[:, points], own=None if self.own is None else self.own[:, points])

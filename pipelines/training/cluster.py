@@ -36,9 +36,9 @@ _UNWATCHED = {
     "REPORTER_UPDATE_INTERVAL_MS": "600000",
     "RAY_metrics_report_interval_ms": "600000",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # else it looks for new files ten times a second
-    "LOG_NAME_UPDATE_INTERVAL_S": "60",
 }
+# Of its processes: for clusters that grow, for what workers print, and for people who look at it.
+_IDLE = ("monitor", "log_monitor", "dashboard")
 RESIZE_S = 30.0  # between looks for nodes that have come
 # Read by Ray Train: how often the workers are looked at (their end and a report wait for it), and how long a group may
 # take to start before it is tried with the nodes that there are then. And one process less beside the workers: which
@@ -151,9 +151,8 @@ def started_ray(cpus: int) -> Iterator[bool]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        from pipelines.training.quiet import end_idle
-
-        end_idle()
+        for name in _IDLE:
+            getattr(ray._private.worker._global_node, f"kill_{name}")(check_alive=False)
     try:
         yield not address
     finally:

@@ -8,7 +8,7 @@ ended where it does not; and the workers' own threads of that kind are kept wait
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,10 +90,3 @@ def _rest() -> None:
 def _wait() -> None:
     if not _trained.wait(REST_S):
         _rest()
-
-
-def end_idle(processes: Sequence[str] = ("monitor", "log_monitor", "dashboard")) -> None:
-    """End what a Ray of this process's own has started for clusters that grow, and for people who look at them."""
-    node = ray._private.worker._global_node
-    for name in processes:
-        getattr(node, f"kill_{name}")(check_alive=False)

@@ -2,14 +2,12 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -21,18 +19,15 @@ from pipelines.data.store import Store
 from pipelines.training import cluster, loop, systems
 from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.folder import Progress
-from pipelines.training.loop import run_worker
-from pipelines.training.quiet import resting
 from pipelines.training.registry import list_models, load_model, show_model
 from pipelines.training.tracking import client, flatten
 from pipelines.training.train import TrainResult, train
-from tests.benchmarks.processes import family, read
+from tests.training.idling import NEEDED, told_of_what_idles
 
 ROOT = Path(__file__).parents[2]
 TERMS = {"elbo", "reconstruction", "kl_z", "kl_c", "local_penalty", "loss"}
 RATES = {"learning_rate", "samples_per_second", "data_wait_fraction"}
 KEPT = {"best", "last", "run.json", "progress.json", "metrics.jsonl", "metrics.sent"}
-NEEDED = {f"ray::{name}" for name in ("RayTrainWorker", "TrainController", "DashboardAgent", "RuntimeEnvAgent", "IDLE")}
 SCORES = {"validation_rmse", "validation_crps", "validation_log_score"}
 
 
@@ -309,24 +304,6 @@ def test_patience_outlives_a_stop(store, tiny, monkeypatch) -> None:
     assert load_checkpoint(result.checkpoint)[0].epoch == 1
 
 
-def told_of_what_idles(loop: dict[str, Any]) -> None:
-    """What a worker does, having noted which processes stand beside it, and how often its idle thread wakes up."""
-
-    def woken() -> int:
-        status = read(os.getpid(), f"task/{os.getpid()}/status").decode()
-        return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
-
-    with resting():
-        time.sleep(0.5)
-        before = woken()
-        time.sleep(2.0)
-        often = woken() - before
-    run_worker(loop)
-    beside = [read(each, "cmdline").decode().replace("\0", " ") for each in family(int(os.environ["DRIVER"]))]
-    told = {"woken": often, "beside": [each for each in beside if each]}
-    (loop["task"].folder.path / f"told-{os.getpid()}").write_text(json.dumps(told))
-
-
 @pytest.mark.ray
 def test_two_workers_train_the_model_that_one_does_and_nothing_stands_idle_beside_them(
     whole, store, tiny, monkeypatch
@@ -340,9 +317,8 @@ def test_two_workers_train_the_model_that_one_does_and_nothing_stands_idle_besid
     for note in notes:
         told = json.loads(note.read_text())
         assert told["woken"] < 50  # in 2 s, in which Ray would wake it up 200 times
-        actors = {re.split(r"[. ]", each)[0] for each in told["beside"] if each.startswith("ray::")}
-        assert {"ray::RayTrainWorker", "ray::TrainController"} <= actors <= NEEDED, actors
-        assert not [each for each in told["beside"] if re.search(r"/(log_)?monitor\.py|/dashboard\.py", each)]
+        assert {"ray::RayTrainWorker", "ray::TrainController"} <= set(told["actors"]) <= NEEDED
+        assert told["daemons"] == []
         note.unlink()
     mlflow = client()
     for key in TERMS | RATES:
