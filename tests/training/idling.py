@@ -4,7 +4,10 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 from typing import Any
+
+import ray
 
 from pipelines.training.loop import run_worker
 from pipelines.training.quiet import resting
@@ -26,8 +29,14 @@ def told_of_what_idles(loop: dict[str, Any]) -> None:
         time.sleep(2.0)
         often = woken() - before
     run_worker(loop)
-    beside = [read(each, "cmdline").decode().replace("\0", " ") for each in family(int(os.environ["DRIVER"]))]
-    actors = sorted({re.split(r"[. ]", each)[0] for each in beside if each.startswith("ray::")})
-    daemons = [each for each in beside if re.search(r"/(log_)?monitor\.py|/dashboard\.py", each)]
+    ours = [_command(each) for each in family(os.getppid())]  # of this Ray's raylet; another may just be ending
+    actors = sorted({re.split(r"[. ]", each)[0] for each in ours if each.startswith("ray::")})
+    session = Path(ray._private.worker._global_node.get_session_dir_path()).name
+    every = [_command(each) for each in family(int(os.environ["DRIVER"]))]
+    daemons = [each for each in every if session in each and re.search(r"/(log_)?monitor\.py|/dashboard\.py", each)]
     told = {"woken": often, "actors": actors, "daemons": daemons}
     (loop["task"].folder.path / f"told-{os.getpid()}").write_text(json.dumps(told))
+
+
+def _command(process: int) -> str:
+    return read(process, "cmdline").decode().replace("\0", " ")
