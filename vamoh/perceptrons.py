@@ -21,7 +21,7 @@ from vamoh.features import Features
 from vamoh.precision import full_precision
 
 SLOPE = 0.1
-POINTS, NUMBERS = 1024, 2**19  # of a tile on a CPU: points, and what its functions have of them in a layer
+POINTS, NUMBERS = 1024, 2**19  # of a tile on a CPU: points, more of few functions; what these have in a layer
 ELSEWHERE = 2**27  # numbers, of all points if they have room
 
 _unbend = torch.ops.aten.leaky_relu_backward.grad_input
@@ -82,7 +82,8 @@ class _Networks:
         self.outputs = self.rest[-1].bias.shape[1] if self.rest else width
         widest = max(width, *(self.several * layer.bias.shape[1] for layer in self.rest), 1)
         allowed = max(1, (NUMBERS if device == "cpu" else ELSEWHERE) // widest)
-        across = _evenly(points, min(POINTS, allowed) if device == "cpu" else allowed)
+        most = min(allowed, max(POINTS, allowed // max(1, functions))) if device == "cpu" else allowed
+        across = _evenly(points, most)
         down = _evenly(functions, allowed // across)
         self.tiles = [
             (slice(first, min(first + down, functions)), slice(start, min(start + across, points)))
